@@ -1,0 +1,106 @@
+"""Requests -> events: what callers may send, and the identity of what they sent."""
+
+from __future__ import annotations
+
+import random
+import re
+import uuid
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from orderflow.errors import InvalidBody
+from orderflow.events import OrderCreated, StatusChanged, now
+from orderflow.orders import Currency, CustomerId, Item, Items, Money, Order, OrderId, Status, from_json, to_json, total
+from orderflow.wsgi.guards import decode_body
+
+#: UUIDv5 namespace of the event ids that follow from an Idempotency-Key.
+IDEMPOTENCY = uuid.UUID("b2b7f3c4-8a1e-5f6d-9c3b-2f0d7e4a6c58")
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class CreateOrder(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The body of ``POST /create-order``: a number of items to make up, or the items themselves."""
+
+    order_id: OrderId
+    items_num: Annotated[int, Meta(ge=1, le=100)] | None = None
+    items: Items | None = None
+    customer_id: CustomerId | None = None
+    currency: Currency | None = None
+
+
+class UpdateOrder(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The body of ``PUT /update-order``."""
+
+    order_id: OrderId
+    status: Status
+
+
+_create = msgspec.json.Decoder(CreateOrder, dec_hook=from_json)
+_update = msgspec.json.Decoder(UpdateOrder, dec_hook=from_json)
+_canonical = msgspec.json.Encoder(decimal_format="number", enc_hook=to_json)
+
+
+def parse_create(body: bytes, idempotency_key: str | None) -> OrderCreated:
+    """Read a create's body into the event it asks for.
+
+    Raises:
+        InvalidBody: the body or the key is not valid.
+
+    """
+    request = decode_body(body, CreateOrder, _create)
+    if (request.items is None) == (request.items_num is None):
+        problem = "give either itemsNum or items"
+        raise InvalidBody("invalid-body", f"The body is not valid. itemsNum, items: {problem}", {"itemsNum": problem, "items": problem})
+    event_id = _event_id("create-order", idempotency_key, request)
+    made_up = random.Random(event_id)  # noqa: S311 (a retry must make up the same cart)
+    items = request.items or make_up_items(request.items_num or 1, made_up)
+    order = Order(
+        order_id=request.order_id,
+        customer_id=request.customer_id or f"customer-{made_up.randint(1, 9_999)}",
+        order_date=now(),
+        items=items,
+        total_amount=total(items),
+        currency=request.currency or made_up.choice(list(Currency)),
+    )
+    return OrderCreated(order_id=order.order_id, event_id=event_id, occurred_at=order.order_date, order=order)
+
+
+def parse_update(body: bytes, idempotency_key: str | None) -> StatusChanged:
+    """Read an update's body into the event it asks for.
+
+    Raises:
+        InvalidBody: the body or the key is not valid.
+
+    """
+    request = decode_body(body, UpdateOrder, _update)
+    event_id = _event_id("update-order", idempotency_key, request)
+    return StatusChanged(order_id=request.order_id, event_id=event_id, occurred_at=now(), status=request.status)
+
+
+def make_up_items(number: int, made_up: random.Random) -> tuple[Item, ...]:
+    """Make up a cart: quantities from 1 to 10, prices from 1.00 to 100.00."""
+    return tuple(
+        Item(
+            item_id=f"item-{made_up.randint(1, 9_999):04d}",
+            quantity=made_up.randint(1, 10),
+            price=Money(Decimal(made_up.randint(100, 10_000)).scaleb(-2)),
+        )
+        for _ in range(number)
+    )
+
+
+def _event_id(route: str, idempotency_key: str | None, request: CreateOrder | UpdateOrder) -> str:
+    """Name the event: at random, or by the caller's key and the body, so that a retry is the same event.
+
+    The body is part of it: another body under the same key is another event, and never passes for the first.
+    """
+    if idempotency_key is None:
+        return str(uuid.uuid4())
+    if not _KEY.fullmatch(idempotency_key):
+        raise InvalidBody("invalid-idempotency-key", "The Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    canonical = _canonical.encode([route, idempotency_key, request])
+    return str(uuid.uuid5(IDEMPOTENCY, canonical.decode()))

@@ -1,0 +1,130 @@
+"""The order service: its routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import bottle
+import msgspec
+
+from orderflow.errors import StoreError
+from orderflow.process import read_heartbeat
+from orderflow.store.reader import WALK_PAGE, Reader, StoredOrder
+from orderflow.wsgi.problems import Problem
+from orderflow.wsgi.service import NotReady, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orderflow.settings import Settings
+
+PROGRAM = "order-service"
+CONSUMER = "order-consumer"
+
+_encoder = msgspec.json.Encoder()
+
+
+def make_app(settings: Settings) -> Service:
+    """Build the service. The projection is opened by the first request that reads it."""
+    orders = Orders(settings, Reader(settings))
+    service = Service(PROGRAM, settings, {"store": orders.check_store, "order-consumer": orders.check_consumer})
+    service.router.get("/order-details", callback=service.handler(orders.order_details))
+    service.router.get("/getAllOrderIdsFromTopic", callback=service.handler(orders.order_ids))
+    return service
+
+
+class Orders:
+    """The handlers."""
+
+    def __init__(self, settings: Settings, reader: Reader) -> None:
+        self._settings = settings
+        self._reader = reader
+
+    def order_details(self) -> bytes:
+        """Answer ``GET /order-details?orderId=``."""
+        order_id = _parameter("orderId")
+        bottle.request.environ["orderflow.log"] = {"order_id": order_id[:200]}
+        order = self._reader.order(order_id)
+        if order is None:
+            raise Problem(404, "unknown-order", f"There is no order {order_id[:200]!r}, or its create was not applied yet.")
+        return _encoder.encode({"order": _shown(order)})
+
+    def order_ids(self) -> bytes | Iterator[bytes]:
+        """Answer ``GET /getAllOrderIdsFromTopic?topic=``: all ids, or a page of them."""
+        topic = _parameter("topic")
+        if topic != self._settings.topic:
+            raise Problem(404, "unknown-topic", f"There is no topic {topic[:200]!r} here; this service reads {self._settings.topic!r}.")
+        if "limit" in bottle.request.query or "cursor" in bottle.request.query:
+            return self._page(topic)
+        pages = self._reader.walk_order_ids()
+        return _stream(next(pages, []), pages)
+
+    def _page(self, topic: str) -> bytes:
+        limit = _number("limit", 1_000, 1, WALK_PAGE)
+        cursor = _number("cursor", 0, 0, 2**63 - 1)
+        rows = self._reader.order_ids(cursor, limit)
+        if len(rows) == limit:
+            link = f"</getAllOrderIdsFromTopic?topic={topic}&limit={limit}&cursor={rows[-1][0]}>; rel=\"next\""
+            bottle.response.set_header("Link", link)
+        return _encoder.encode([order_id for _, order_id in rows])
+
+    # Readiness.
+
+    def check_store(self) -> tuple[bool, str]:
+        """Ready while the projection can be read."""
+        try:
+            self._reader.check()
+        except StoreError as error:
+            raise NotReady(str(error)) from error
+        return True, "The projection can be read."
+
+    def check_consumer(self) -> tuple[bool, str]:
+        """Degraded while nobody applies what is published, or the consumer waits for something."""
+        beat = read_heartbeat(self._settings, CONSUMER)
+        if beat is None or beat.age_s() > self._settings.heartbeat_stale_s:
+            return False, f"The {CONSUMER} does not beat: what is published is not applied."
+        if beat.waits_for is not None or beat.state != "running":
+            return False, f"The {CONSUMER} is {beat.state}, and waits for {beat.waits_for}."
+        return True, f"The {CONSUMER} applies what is published."
+
+
+def _parameter(name: str) -> str:
+    value: str | None = bottle.request.query.getunicode(name)
+    if not value:
+        raise Problem(400, "missing-parameter", f"The parameter {name} is required.", fields={name: "is required"})
+    return value
+
+
+def _number(name: str, default: int, least: int, most: int) -> int:
+    text: str = bottle.request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):  # noqa: PLR2004 (digits of 2^63)
+        problem = f"must be a whole number from {least} to {most}"
+        raise Problem(400, "invalid-parameter", f"The parameter {name} {problem}, not {text[:50]!r}.", fields={name: problem})
+    return int(text)
+
+
+def _stream(first: list[str], pages: Iterator[list[str]]) -> Iterator[bytes]:
+    """Write a JSON list page by page: memory stays flat, however many ids there are."""
+    # The first page was read by the caller, so that a store that cannot be read is still a 503.
+    yield _encoder.encode(first)[:-1]
+    for page in pages:
+        yield b"," + _encoder.encode(page)[1:-1]
+    yield b"]"
+
+
+def _shown(order: StoredOrder) -> dict[str, Any]:
+    """Write an order as callers know it. Amounts go out as they are: two places."""
+    return {
+        "orderId": order.order_id,
+        "customerId": order.customer_id,
+        "orderDate": order.order_date,
+        "items": msgspec.Raw(order.items.encode()),
+        "totalAmount": _amount(order.total_minor),
+        "shippingCost": _amount(order.shipping_minor),
+        "currency": order.currency,
+        "status": order.status,
+    }
+
+
+def _amount(minor: int) -> msgspec.Raw:
+    return msgspec.Raw(b"%d.%02d" % divmod(minor, 100))

@@ -1,0 +1,1 @@
+"""The core shared by orderflow's services, workers and command line. It imports none of them."""

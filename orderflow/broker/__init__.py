@@ -1,0 +1,25 @@
+"""Kafka, as orderflow uses it. The only package that imports kafka-python.
+
+`topic` makes sure of the topic, `publisher` writes to it, `subscription` reads from it. Why each client option is set is
+in docs/adr/0002-producer-settings.md and docs/adr/0003-offsets-in-the-store.md.
+"""
+
+from orderflow.broker.publisher import Message, Outcome, Published, Publisher, Refused, Unknown
+from orderflow.broker.subscription import Subscription, Unreadable, locate_unreadable
+from orderflow.broker.topic import PARTITIONS, Topic, ensure_topic, partition_of
+
+__all__ = [
+    "PARTITIONS",
+    "Message",
+    "Outcome",
+    "Published",
+    "Publisher",
+    "Refused",
+    "Subscription",
+    "Topic",
+    "Unknown",
+    "Unreadable",
+    "ensure_topic",
+    "locate_unreadable",
+    "partition_of",
+]

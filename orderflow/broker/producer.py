@@ -1,0 +1,160 @@
+"""The Kafka producer: delivers a group, says of each message what is certain, and is dropped when one failed.
+
+The idempotent producer of kafka-python 3.0 can wedge for good after a broker was frozen or killed with a request in
+flight, so idempotence is off: order is kept by one request in flight, duplicates are removed by event id at the
+consumer. See docs/adr/0002-producer-settings.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
+
+from orderflow.broker.clients import milliseconds, shared_options
+from orderflow.errors import Rejected, Unacknowledged, Unsent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orderflow.broker.publisher import Message
+    from orderflow.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Kafka says no, and would say it again: no retry mends these.
+FINAL = (
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+    kafka_errors.InvalidRecordError,
+    kafka_errors.InvalidTopicError,
+    kafka_errors.PolicyViolationError,
+    kafka_errors.AuthorizationError,
+    kafka_errors.SaslAuthenticationFailedError,
+)
+
+#: The broker answers these before it appends anything, so the record is not on the topic.
+NOT_APPENDED = (
+    kafka_errors.NotLeaderForPartitionError,
+    kafka_errors.LeaderNotAvailableError,
+    kafka_errors.UnknownTopicOrPartitionError,
+    kafka_errors.NotEnoughReplicasError,
+    kafka_errors.FencedLeaderEpochError,
+)
+
+#: Added to the client's own timeout before we stop waiting for it.
+MARGIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where Kafka put a message."""
+
+    partition: int
+    offset: int
+
+
+Result = Delivery | Unsent | Unacknowledged | Rejected
+
+
+class Producer:
+    """One KafkaProducer at a time, built when needed. Not thread-safe: one group is delivered at a time."""
+
+    def __init__(self, settings: Settings, client_id: str = "cart-service") -> None:
+        self._topic = settings.topic
+        self._timeout_s = settings.publish_attempt_timeout_s
+        timeout_ms = milliseconds(self._timeout_s)
+        self._options = shared_options(settings, client_id) | {
+            "metrics_enabled": False,
+            "acks": "all",
+            "enable_idempotence": False,
+            "max_in_flight_requests_per_connection": 1,
+            "retries": 0,  # Retries are ours: backed off, counted and logged.
+            "delivery_timeout_ms": timeout_ms,
+            "request_timeout_ms": timeout_ms,
+            "max_block_ms": timeout_ms,
+            "allow_auto_create_topics": False,
+            "kafka_client": self._connect,
+        }
+        self._producer: KafkaProducer | None = None
+        self._connection: _WatchedClient | None = None
+
+    def _connect(self, **options: Any) -> _WatchedClient:
+        self._connection = _WatchedClient(**options)
+        return self._connection
+
+    def deliver(self, messages: Sequence[Message]) -> list[Result]:
+        """Send the messages together and wait for all; one result for each, in their order. Never raises for Kafka."""
+        if self._producer is None:
+            self._producer = KafkaProducer(**self._options)
+        assert self._connection is not None  # noqa: S101 (the constructor has called _connect)
+        self._connection.sent.clear()
+        futures = self._send(self._producer, messages)
+        results = [self._result(future) for future in futures]
+        if any(isinstance(result, (Unsent, Unacknowledged)) for result in results):
+            self.drop()
+        return results
+
+    def drop(self) -> None:
+        """Close the producer without waiting; the next delivery builds another."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=0)
+        except kafka_errors.KafkaError as error:  # flush() in close() raises for what is still in flight
+            log.debug("publish.close_failed", error=str(error))
+            producer._sender.force_close()  # noqa: SLF001 (close() ends before this line when its flush raises)
+
+    def _send(self, producer: KafkaProducer, messages: Sequence[Message]) -> list[Any]:
+        """Hand the messages to the client: a future each, or the error."""
+        futures: list[Any] = []
+        for message in messages:
+            try:
+                futures.append(
+                    producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers))
+                )
+            except kafka_errors.KafkaTimeoutError as error:
+                # No metadata, so nothing of this group was sent; the others would wait as long for the same.
+                futures += [error] * (len(messages) - len(futures))
+                break
+            except kafka_errors.KafkaError as error:
+                futures.append(error)
+        return futures
+
+    def _result(self, future: Any) -> Result:  # noqa: ANN401 (kafka-python has no types)
+        try:
+            if isinstance(future, kafka_errors.KafkaError):
+                raise future
+            metadata = future.get(timeout=self._timeout_s + MARGIN_S)
+            return Delivery(metadata.partition, metadata.offset)
+        except FINAL as error:
+            return Rejected(str(error))
+        except NOT_APPENDED as error:
+            return Unsent(str(error))
+        except kafka_errors.KafkaError as error:
+            return Unacknowledged(str(error)) if self._was_sent(future) else Unsent(str(error))
+
+    def _was_sent(self, future: Any) -> bool:  # noqa: ANN401
+        if isinstance(future, kafka_errors.KafkaError) or self._connection is None:
+            return False
+        partition = future._produce_future.topic_partition.partition  # noqa: SLF001 (a failed future has no other way)
+        return partition in self._connection.sent
+
+
+class _WatchedClient(KafkaNetClient):
+    """A network client that remembers the partitions it was given records for: what makes "not sent" certain."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sent: set[int] = set()
+
+    def send(self, node_id: int, request: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Send as the client does."""
+        for topic in getattr(request, "topic_data", None) or ():
+            self.sent.update(partition.index for partition in topic.partition_data)
+        return super().send(node_id, request, **options)

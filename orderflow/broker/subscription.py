@@ -1,0 +1,218 @@
+"""Reading the topic: from the offsets in the store, never past a record unseen, never from Kafka's own offsets.
+
+Three traps of kafka-python 3.0 shape this module. With an offset reset policy the client walks past a truncated log with
+an INFO line, so there is none. A record it cannot parse raises out of ``poll()``, does not say where, and the next
+``poll()`` spins for ever, so such a consumer is dropped at once and `locate_unreadable` looks with one of its own. And
+Kafka's committed offsets say nothing about the store: they are sent for lag tools only, and never waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
+
+from orderflow.broker.clients import milliseconds, shared_options
+from orderflow.errors import BrokerError, LogReplaced
+from orderflow.records import Position, Record, UnreadableRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from orderflow.broker.topic import Topic
+    from orderflow.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: How often Kafka is told the offsets, for lag tools.
+COMMIT_EVERY_S = 1.0
+
+#: Unreadable offsets that are looked for in one go; the rest is found in the next.
+UNREADABLE_RUN = 500
+
+OUT_OF_RANGE = (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError, kafka_errors.LogTruncationError)
+
+#: Waiting does not mend these.
+FINAL = (kafka_errors.AuthorizationError, kafka_errors.SaslAuthenticationFailedError)
+
+
+class Unreadable(BrokerError):
+    """``poll()`` met something it cannot parse. Close the subscription, find it, skip it, open another."""
+
+    def __init__(self, error: Exception, at: dict[int, int]) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.at = at
+
+
+class Subscription:
+    """A member of the consumer group. `positions` is shared with the caller, who moves it after each commit."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: Topic,
+        positions: dict[int, Position],
+        on_assigned: Callable[[Collection[int]], None] = lambda _: None,
+    ) -> None:
+        self.positions = positions
+        self._topic = topic
+        self._timeout_ms = milliseconds(settings.poll_timeout_s)
+        self._max_records = settings.poll_max_records
+        self._unverified: set[int] = set()
+        self._committed_at = 0.0
+        self._consumer = KafkaConsumer(
+            **_reading_options(settings, "order-consumer"),
+            group_id=settings.consumer_group,
+            # A static member that was killed comes back at once instead of after the session's timeout.
+            group_instance_id=f"{settings.consumer_group}-1",
+            session_timeout_ms=milliseconds(settings.session_timeout_s),
+            heartbeat_interval_ms=milliseconds(settings.session_timeout_s / 5),
+            max_poll_records=self._max_records,
+        )
+        listener = _SeekToStore(self._consumer, positions, self._unverified, on_assigned)
+        self._consumer.subscribe([topic.name], listener=listener)
+
+    def poll(self) -> list[Record]:
+        """Wait for records, at most the poll timeout: those of one partition are in the sequence of offsets.
+
+        Raises:
+            Unreadable: a record cannot be parsed.
+            LogReplaced: the log does not hold what was applied from it.
+            BrokerError: Kafka refuses this consumer for good.
+
+        """
+        try:
+            polled = self._consumer.poll(timeout_ms=self._timeout_ms)
+        except OUT_OF_RANGE as error:
+            raise LogReplaced(f"The log no longer holds the offsets that were applied: {error}") from error
+        except FINAL as error:
+            raise BrokerError(f"Kafka refuses this consumer: {error}") from error
+        except Exception as error:  # whatever a damaged record makes the parser raise
+            raise Unreadable(error, self._reached()) from error
+        records: list[Record] = []
+        for partition, found in polled.items():
+            fresh = [_record(raw) for raw in found]
+            if partition.partition in self._unverified:
+                fresh = self._verify(partition.partition, fresh)
+            records += fresh
+        return records
+
+    def _verify(self, partition: int, records: list[Record]) -> list[Record]:
+        """Compare the first record with the anchor, and drop it: it was applied before."""
+        anchor = self.positions[partition].anchor
+        self._unverified.discard(partition)
+        if anchor is None:
+            return records
+        first = records[0]
+        if (first.offset, first.checksum()) != (anchor.offset, anchor.checksum):
+            raise LogReplaced(
+                f"At offset {anchor.offset} of partition {partition} the topic {self._topic.name!r} does not hold the "
+                f"record that was applied last; found offset {first.offset} with checksum {first.checksum():08x}, "
+                f"expected {anchor.checksum:08x}"
+            )
+        return records[1:]
+
+    def _reached(self) -> dict[int, int]:
+        return {p.partition: self._consumer.position(p, timeout_ms=0) or 0 for p in self._consumer.assignment()}
+
+    def lag(self) -> int | None:
+        """Count the records behind the end of the log, as far as known."""
+        ends = [(p.partition, self._consumer.highwater(p)) for p in self._consumer.assignment()]
+        known = [end - self.positions[p].next_offset for p, end in ends if end is not None and p in self.positions]
+        return sum(max(0, lag) for lag in known) if known else None
+
+    def tell_kafka(self) -> None:
+        """Commit the offsets to Kafka, for lag tools; not waited for, and nothing reads them back."""
+        if time.monotonic() - self._committed_at < COMMIT_EVERY_S:
+            return
+        self._committed_at = time.monotonic()
+        offsets = {
+            p: OffsetAndMetadata(self.positions[p.partition].next_offset, "", -1)
+            for p in self._consumer.assignment()
+            if p.partition in self.positions
+        }
+        self._consumer.commit_async(offsets, callback=lambda *_: None)
+
+    def close(self) -> None:
+        """Leave without waiting for Kafka. As a static member it keeps its place until the session's timeout."""
+        self._consumer.close(autocommit=False, timeout_ms=1_000)
+
+
+class _SeekToStore(ConsumerRebalanceListener):  # type: ignore[misc] (kafka-python has no types)
+    """Makes each assigned partition start where the store says. Runs on the client's thread: it may only seek."""
+
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        positions: Mapping[int, Position],
+        unverified: set[int],
+        on_assigned: Callable[[Collection[int]], None],
+    ) -> None:
+        self._consumer = consumer
+        self._positions = positions
+        self._unverified = unverified
+        self._on_assigned = on_assigned
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Nothing to do: what was polled is applied or not, and the offsets are with it."""
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        for partition in assigned:
+            position = self._positions.get(partition.partition, Position())
+            self._consumer.seek(partition, position.start)
+            if position.anchor is not None:
+                self._unverified.add(partition.partition)
+        self._on_assigned([p.partition for p in assigned])
+
+
+def locate_unreadable(settings: Settings, topic: Topic, reached: Mapping[int, int]) -> list[UnreadableRecord]:
+    """Find the records at and behind the reached offsets that cannot be parsed; none means that it has passed.
+
+    Reads with a consumer of its own, which belongs to no group.
+    """
+    found: list[UnreadableRecord] = []
+    for partition, offset in sorted(reached.items()):
+        for at in range(offset, offset + UNREADABLE_RUN):
+            error = _try_to_read(settings, TopicPartition(topic.name, partition), at)
+            for _ in range(settings.unreadable_retries if error and at == offset else 0):
+                error = error and _try_to_read(settings, TopicPartition(topic.name, partition), at)
+            if error is None:
+                break
+            found.append(UnreadableRecord(partition, at, error))
+    return found
+
+
+def _try_to_read(settings: Settings, partition: TopicPartition, offset: int) -> str | None:
+    """Read one record; its error, or None when it can be read or nothing is there."""
+    consumer = KafkaConsumer(**_reading_options(settings, "order-consumer-probe"), max_poll_records=1)
+    try:
+        consumer.assign([partition])
+        consumer.seek(partition, offset)
+        consumer.poll(timeout_ms=milliseconds(settings.poll_timeout_s))
+    except OUT_OF_RANGE:
+        return None
+    except Exception as error:  # noqa: BLE001 (whatever a damaged record makes the parser raise)
+        return f"{type(error).__name__}: {error}"
+    else:
+        return None
+    finally:
+        consumer.close(autocommit=False, timeout_ms=1_000)
+
+
+def _reading_options(settings: Settings, client_id: str) -> dict[str, Any]:
+    return shared_options(settings, client_id) | {
+        "metrics_enabled": False,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "allow_auto_create_topics": False,
+        "request_timeout_ms": milliseconds(max(settings.kafka_request_timeout_s, settings.session_timeout_s + 1)),
+        "fetch_max_wait_ms": min(500, milliseconds(settings.poll_timeout_s)),
+        "max_partition_fetch_bytes": 4 * 1024 * 1024,
+    }
+
+
+def _record(raw: Any) -> Record:  # noqa: ANN401 (kafka-python has no types)
+    return Record(raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), raw.timestamp)

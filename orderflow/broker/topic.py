@@ -1,0 +1,133 @@
+"""The topic: created once, verified by everyone who needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from kafka import KafkaAdminClient
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.net.compat import KafkaNetClient
+from kafka.partitioner.default import murmur2
+
+from orderflow.broker.clients import milliseconds, shared_options
+from orderflow.errors import BrokerError, TopicMisconfigured
+
+if TYPE_CHECKING:
+    from orderflow.settings import Settings
+
+#: Fixed for good: another number would move keys to other partitions, and an order's history lies on one.
+PARTITIONS = 6
+
+#: The topic keeps everything, so that the database can be rebuilt from it; the broker's clock stamps each record.
+CONFIG = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as it was found: its name, Kafka's id of this very topic, and its number of partitions."""
+
+    name: str
+    topic_id: str
+    partitions: int
+
+
+@lru_cache(maxsize=65_536)
+def partition_of(key: bytes) -> int:
+    """Tell the partition of a key, as every Kafka producer's default does (murmur2)."""
+    return int(murmur2(key) & 0x7FFFFFFF) % PARTITIONS
+
+
+def ensure_topic(settings: Settings, client_id: str) -> Topic:
+    """Create the topic if it is not there, and verify it.
+
+    Raises:
+        BrokerError: Kafka does not answer; try again.
+        TopicMisconfigured: the topic exists with settings that break a guarantee.
+
+    """
+    try:
+        with _Admin(settings, client_id) as admin:
+            found = _describe(admin, settings.topic)
+            if found is None:
+                _create(admin, settings)
+                found = _describe(admin, settings.topic)
+            if found is None:
+                raise BrokerError(f"The topic {settings.topic!r} was created, but is not there yet.")
+            _verify(admin, found)
+            return found
+    except kafka_errors.KafkaError as error:
+        raise BrokerError(f"Kafka at {settings.kafka_bootstrap_servers} did not answer: {error}") from error
+
+
+class _Admin:
+    """An admin client that leaves nothing behind, also where its constructor fails.
+
+    kafka-python's constructor starts a thread and waits for the cluster; when that fails, nobody closes the thread.
+    """
+
+    def __init__(self, settings: Settings, client_id: str) -> None:
+        timeout_ms = milliseconds(settings.kafka_request_timeout_s)
+        self._options = shared_options(settings, client_id) | {
+            "request_timeout_ms": timeout_ms,
+            "bootstrap_timeout_ms": timeout_ms,
+            "kafka_client": self._connect,
+        }
+        self._connections: list[Any] = []
+
+    def _connect(self, **options: Any) -> Any:  # noqa: ANN401 (kafka-python has no types)
+        connection = KafkaNetClient(**options)
+        self._connections.append(connection)
+        return connection
+
+    def __enter__(self) -> KafkaAdminClient:
+        try:
+            self._admin = KafkaAdminClient(**self._options)
+        except BaseException:
+            for connection in self._connections:
+                connection.close()
+            raise
+        return self._admin
+
+    def __exit__(self, *_: object) -> None:
+        self._admin.close()
+
+
+def _describe(admin: KafkaAdminClient, name: str) -> Topic | None:
+    (answer,) = admin.describe_topics([name])
+    if answer["error_code"] == kafka_errors.UnknownTopicOrPartitionError.errno:
+        return None
+    if answer["error_code"]:
+        raise kafka_errors.for_code(answer["error_code"])(f"topic {name!r}")
+    return Topic(name, str(answer["topic_id"]), len(answer["partitions"]))
+
+
+def _create(admin: KafkaAdminClient, settings: Settings) -> None:
+    wanted = {
+        "num_partitions": PARTITIONS,
+        "replication_factor": settings.kafka_replication_factor,
+        "configs": CONFIG,
+    }
+    try:
+        admin.create_topics({settings.topic: wanted}, wait_for_metadata=True)
+    except kafka_errors.TopicAlreadyExistsError:
+        pass  # Another process was quicker.
+
+
+def _verify(admin: KafkaAdminClient, topic: Topic) -> None:
+    if topic.partitions != PARTITIONS:
+        raise TopicMisconfigured(
+            f"The topic {topic.name!r} has {topic.partitions} partitions, and orderflow needs exactly {PARTITIONS}: "
+            "with another number an order's history would be on two of them; use another topic (ORDERFLOW_TOPIC)"
+        )
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
+    configs = admin.describe_configs([resource], config_filter="all")["topic"][topic.name]
+    for name, wanted in CONFIG.items():
+        found = configs[name]["value"]
+        if found != wanted:
+            raise TopicMisconfigured(
+                f"The topic {topic.name!r} has {name}={found}, and orderflow needs {name}={wanted}; set it with "
+                f"kafka-configs.sh --alter --topic {topic.name} --add-config {name}={wanted}"
+            )

@@ -1,0 +1,100 @@
+"""The errors of orderflow. A class says what its catcher does.
+
+OrderflowError
+├── SettingsError          exit with EX_CONFIG: a person must change a setting
+├── Invalid                answer 400, or skip the record: no retry makes it right
+│   ├── InvalidEvent       a record's value that is no event: skip it with its reason
+│   └── InvalidBody        an HTTP body: answer 400 with the fields
+├── BrokerError
+│   ├── Unsent             nothing reached Kafka: retry, then refuse
+│   ├── Unacknowledged     sent without an answer: retry, then say unknown
+│   ├── Rejected           Kafka said no for good: refuse without a retry
+│   ├── Undelivered        some of a group is not acknowledged: the policy waits and tries again
+│   └── TopicMisconfigured exit with EX_CONFIG: the topic is not the one orderflow is built on
+├── LogReplaced            the log is not the one that was applied: open a new epoch, replay
+└── StoreError
+    ├── StoreUnavailable   answer 503, or wait: there is no database yet, or it is locked
+    └── StoreIncompatible  exit with EX_CONFIG: the file has another schema version
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class OrderflowError(Exception):
+    """Whatever orderflow raises on purpose."""
+
+
+class SettingsError(OrderflowError):
+    """A setting is wrong. The message names it, its value and what would be right."""
+
+
+class Invalid(OrderflowError):
+    """Input that no retry makes right.
+
+    ``reason`` is a stable word for machines, ``str()`` the sentence for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class InvalidEvent(Invalid):
+    """A record's value that is no event; ``reason`` is one of `orderflow.events.SkipReason`."""
+
+
+class InvalidBody(Invalid):
+    """An HTTP body that is no valid request; ``fields`` maps a field's path to what is wrong with it."""
+
+    def __init__(self, reason: str, detail: str, fields: dict[str, str] | None = None) -> None:
+        super().__init__(reason, detail)
+        self.fields = fields or {}
+
+
+class BrokerError(OrderflowError):
+    """Kafka did not do what it was asked."""
+
+
+class Unsent(BrokerError):
+    """Nothing was handed to the network: the event will not appear on the topic."""
+
+
+class Unacknowledged(BrokerError):
+    """The event was sent and no acknowledgement came: it may be on the topic, or come to it later."""
+
+
+class Undelivered(BrokerError):
+    """Some events of a group are not acknowledged yet. ``fields`` is what the retry's log line says about them."""
+
+    retry_event = "publish.retry_scheduled"
+
+    def __init__(self, detail: str, fields: dict[str, Any]) -> None:
+        super().__init__(detail)
+        self.fields = fields
+
+
+class Rejected(BrokerError):
+    """Kafka refused the event, and will refuse it again."""
+
+
+class TopicMisconfigured(BrokerError):
+    """The topic exists with settings that would break a guarantee."""
+
+
+class LogReplaced(BrokerError):
+    """The topic's log does not hold what was applied from it: truncated, deleted or another cluster's."""
+
+
+class StoreError(OrderflowError):
+    """The database did not do what it was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The database is not there yet, or locked beyond the wait."""
+
+
+class StoreIncompatible(StoreError):
+    """The database was written by another version of orderflow."""

@@ -1,0 +1,172 @@
+"""The facts on the wire: bytes -> event, event -> bytes. One decoder for Kafka, and its parts for HTTP.
+
+`decode` trusts nothing. What it refuses it refuses with a `SkipReason` and a sentence. See docs/events.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from orderflow.errors import InvalidEvent
+from orderflow.orders import Order, OrderId, Status, from_json, to_json
+
+#: UUIDv5 namespace of the ids given to records that came without one.
+DERIVED_IDS = uuid.UUID("6f1f9d7e-52b1-5c0e-9b60-0a4c3a5d7e11")
+
+EventId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\s\S])")]
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
+class SkipReason(StrEnum):
+    """Why a record was not applied: the closed set of words that logs, tables and answers use."""
+
+    MALFORMED_JSON = "malformed_json"
+    INVALID_EVENT = "invalid_event"
+    UNKNOWN_TYPE = "unknown_type"
+    MISSING_KEY = "missing_key"
+    KEY_MISMATCH = "key_mismatch"
+    WRONG_PARTITION = "wrong_partition"
+    UNREADABLE_RECORD = "unreadable_record"
+    UNKNOWN_ORDER = "unknown_order"
+    DUPLICATE_CREATE = "duplicate_create"
+    EVENT_ID_CONFLICT = "event_id_conflict"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def sentence(self) -> str:
+        """What the reason means, for people."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    SkipReason.MALFORMED_JSON: "The value is not JSON.",
+    SkipReason.INVALID_EVENT: "The value is JSON, but no valid event.",
+    SkipReason.UNKNOWN_TYPE: "The event has a type that this system does not know.",
+    SkipReason.MISSING_KEY: "The record has no key, so it is in no order's history.",
+    SkipReason.KEY_MISMATCH: "The record's key is not the id of the order in its value.",
+    SkipReason.WRONG_PARTITION: "The record is not on the partition of its key.",
+    SkipReason.UNREADABLE_RECORD: "The Kafka client cannot read the record.",
+    SkipReason.UNKNOWN_ORDER: "The event updates an order that was not created before it.",
+    SkipReason.DUPLICATE_CREATE: "The event creates an order that exists; the first one stays.",
+    SkipReason.EVENT_ID_CONFLICT: "An earlier event of the order has the same id and other content.",
+    SkipReason.INTERNAL_ERROR: "Applying the record raised an error that nobody foresaw.",
+}
+
+
+class OrderCreated(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="order.created"
+):
+    """An order came to be."""
+
+    order_id: OrderId
+    event_id: EventId | None = None
+    occurred_at: Moment | None = None
+    order: Order
+
+    def __post_init__(self) -> None:
+        if self.order.order_id != self.order_id:
+            raise ValueError(f"Expected `order.orderId` to be `order_id` {self.order_id!r}, got {self.order.order_id!r}")
+
+
+class StatusChanged(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="order.status_changed"
+):
+    """An order's status was set."""
+
+    order_id: OrderId
+    event_id: EventId | None = None
+    occurred_at: Moment | None = None
+    status: Status
+
+
+Event = OrderCreated | StatusChanged
+TYPES = {kind: str(kind.__struct_config__.tag) for kind in (OrderCreated, StatusChanged)}
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event, dec_hook=from_json)
+_type_decoder = msgspec.json.Decoder(_Typed)
+_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=to_json)
+
+
+def text_of(raw: bytes) -> str:
+    """Decode UTF-8.
+
+    Raises:
+        InvalidEvent: the bytes are no UTF-8, wherever in the value they stand.
+
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(SkipReason.MALFORMED_JSON, f"The value is not UTF-8: {error}.") from None
+
+
+def decode(raw: bytes | None) -> Event:
+    """Read one record's value.
+
+    Raises:
+        InvalidEvent: it is no event; the error has the reason and a sentence.
+
+    """
+    if raw is None:
+        raise InvalidEvent(SkipReason.MALFORMED_JSON, "The record has no value.")
+    text = text_of(raw)
+    try:
+        return _decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise _invalid(text, str(error)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidEvent(SkipReason.MALFORMED_JSON, f"{error}.") from None
+    except RecursionError:
+        raise InvalidEvent(SkipReason.MALFORMED_JSON, "The JSON is nested too deeply.") from None
+
+
+def _invalid(text: str, problem: str) -> InvalidEvent:
+    try:
+        kind = _type_decoder.decode(text).type
+    except (msgspec.ValidationError, RecursionError):
+        return InvalidEvent(SkipReason.INVALID_EVENT, f"{problem}.")
+    if kind not in TYPES.values():
+        return InvalidEvent(SkipReason.UNKNOWN_TYPE, f"The type {kind[:80]!r} is not one of {', '.join(TYPES.values())}.")
+    return InvalidEvent(SkipReason.INVALID_EVENT, f"{problem}.")
+
+
+def encode(event: Event) -> bytes:
+    """Write an event as one record's value. An id or time that is not known is left out."""
+    return _encoder.encode(event)
+
+
+def fingerprint(event: Event) -> bytes:
+    """Hash an event's content, times and its own id apart: equal for two copies of one fact. 16 bytes."""
+    if isinstance(event, OrderCreated):
+        order = event.order
+        content: tuple[Any, ...] = (
+            "order.created", event.order_id, order.customer_id, order.items, order.total_amount, order.currency,
+        )  # fmt: skip
+    else:
+        content = ("order.status_changed", event.order_id, event.status)
+    return hashlib.blake2b(_encoder.encode(content), digest_size=16).digest()
+
+
+def derived_event_id(topic_id: str, partition: int, offset: int, key: bytes, value: bytes) -> str:
+    """Give a record that came without an event id one of its own: UUIDv5 of where and what it is."""
+    place = f"{topic_id}/{partition}/{offset}/".encode()
+    digest = hashlib.blake2b(place + len(key).to_bytes(4, "big") + key + value, digest_size=32).hexdigest()
+    return str(uuid.uuid5(DERIVED_IDS, digest))
+
+
+def now() -> datetime:
+    """Tell the time, in UTC, to the millisecond."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

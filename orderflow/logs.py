@@ -1,0 +1,115 @@
+"""Structured logs: JSON lines under Supervisor, colours on a terminal; kafka-python's and granian's go the same way.
+
+Event names are dotted, in the past tense and stable; docs/logs.md lists them with their keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import stamina.instrumentation
+import structlog
+
+if TYPE_CHECKING:
+    from orderflow.settings import Settings
+
+#: A foreign logger may say the same thing once in this time; kafka-python repeats itself while a broker is away.
+REPEAT_S = 30.0
+
+_encoder = msgspec.json.Encoder(enc_hook=repr)
+
+
+def set_up(settings: Settings, program: str) -> None:
+    """Make structlog and logging write to stdout, with the program's name in every line."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _Program(program),
+    ]
+    if settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty()):
+        render: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _json_line]
+    else:
+        render = [structlog.dev.ConsoleRenderer()]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    _bridge_logging(shared, render, level)
+    stamina.instrumentation.set_on_retry_hooks([log_retry])
+
+
+def _bridge_logging(
+    shared: list[structlog.typing.Processor], render: list[structlog.typing.Processor], level: int
+) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    handler.addFilter(_NotAgain())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(level, logging.WARNING))
+
+
+def log_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    """Log a scheduled retry under the name its error gives it."""
+    error = details.caused_by
+    structlog.get_logger(__name__).warning(
+        getattr(error, "retry_event", "wait.retry_scheduled"),
+        attempt=details.retry_num,
+        delay_s=round(details.wait_for, 3),
+        error=str(error),
+        **getattr(error, "fields", {}),
+    )
+
+
+class _Program:
+    """Adds the program's name."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def __call__(self, _: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        entry["program"] = self._program
+        return entry
+
+
+def _json_line(_: object, __: str, entry: structlog.typing.EventDict) -> str:
+    return _encoder.encode(entry).decode()
+
+
+class _NotAgain(logging.Filter):
+    """Lets each message template of each logger through once in `REPEAT_S`, with the number of those held back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, str], list[float]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        key = (record.name, str(record.msg)[:200])
+        last = self._seen.get(key)
+        if last is not None and time.monotonic() - last[0] < REPEAT_S:
+            last[1] += 1
+            return False
+        if last is not None and last[1]:
+            record.msg = f"{record.msg} ({last[1]:.0f} more like this in the last {REPEAT_S:.0f} s)"
+        if len(self._seen) > 1_000:  # noqa: PLR2004 (bounds the memory; which number does not matter)
+            self._seen.clear()
+        self._seen[key] = [time.monotonic(), 0]
+        return True
+
+
+def context(**values: Any) -> Any:  # noqa: ANN401 (structlog's own types)
+    """Bind values to every line that is logged inside the ``with``."""
+    return structlog.contextvars.bound_contextvars(**values)

@@ -1,0 +1,160 @@
+"""What a worker process is made of: signals, exit codes, its heartbeat file, its lock, its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from orderflow.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: All went well, or it was asked to stop.
+EX_OK = 0
+#: A person must change a setting or a file (sysexits.h): Supervisor does not start the program again.
+EX_CONFIG = 78
+#: Ended at once by a second signal.
+EX_INTERRUPTED = 130
+
+State = Literal["starting", "running", "waiting", "draining"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+class StopFlag:
+    """Set by the first SIGTERM or SIGINT; the second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def install(self) -> StopFlag:
+        """Take the signals. Call it from the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        return self
+
+    def _on_signal(self, number: int, _: object) -> None:
+        if self._event.is_set():
+            os._exit(EX_INTERRUPTED)
+        self._event.set()
+        log.info("process.stop_requested", signal=signal.Signals(number).name)
+
+    def set(self) -> None:
+        """Ask the process to stop."""
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, or wake when asked to stop: True then."""
+        return self._event.wait(seconds)
+
+
+class Heartbeat:
+    """The file ``var/run/<program>.json``: state, what is waited for, and counters.
+
+    The main loop beats, so that a loop that stands still is seen; it beats while it waits, too.
+    """
+
+    def __init__(self, settings: Settings, program: str) -> None:
+        self.path = settings.run_dir / f"{program}.json"
+        self.counters: dict[str, Any] = {}
+        self._program = program
+        self._interval_s = settings.heartbeat_interval_s
+        self._last: tuple[float, State, str | None] = (0.0, "starting", None)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def beat(self, state: State, waits_for: str | None = None) -> None:
+        """Write the file when its interval has passed, or when something but a counter changed."""
+        now = time.monotonic()
+        at, *before = self._last
+        if before == [state, waits_for] and now - at < self._interval_s:
+            return
+        self._last = (now, state, waits_for)
+        entry = Beat(self._program, os.getpid(), time.time(), state, waits_for, self.counters)
+        draft = self.path.with_suffix(f".{os.getpid()}.new")
+        try:
+            draft.write_bytes(msgspec.json.encode(entry))
+            draft.replace(self.path)
+        except OSError as error:
+            log.warning("heartbeat.failed", path=str(self.path), error=str(error))
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """What a heartbeat file says; ``at`` is in seconds since 1970."""
+
+    program: str
+    pid: int
+    at: float
+    state: State
+    waits_for: str | None
+    counters: dict[str, Any]
+
+    def age_s(self) -> float:
+        """Tell how long ago it was written."""
+        return time.time() - self.at
+
+
+def read_heartbeat(settings: Settings, program: str) -> Beat | None:
+    """Read a program's heartbeat; None when there is none that can be read."""
+    try:
+        return msgspec.json.decode((settings.run_dir / f"{program}.json").read_bytes(), type=Beat)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+@contextmanager
+def exclusive_lock(path: Path, stop: StopFlag, waiting: Callable[[int | None], None]) -> Iterator[bool]:
+    """Hold a lock file. While another process holds it, call ``waiting`` with its pid twice a second.
+
+    Yields False when asked to stop before the lock was free. The kernel frees it when the process dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        while not (held := _try_lock(file.fileno())) and not stop:
+            file.seek(0)
+            holder = file.read().strip()
+            waiting(int(holder) if holder.isdigit() else None)
+            stop.wait(0.5)
+        if held:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        yield held
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process when its parent (a pid) dies, however it dies."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(EX_OK)  # The parent died before the call: nobody will send the signal.
+
+
+def bind_to_cpu(cpu: int) -> None:
+    """Bind this process to one CPU: threads that share Python's lock cannot use two, and pay for trying."""
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {allowed[cpu % len(allowed)]})

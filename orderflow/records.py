@@ -1,0 +1,59 @@
+"""What is read from a log: its records, and how far reading has come. Plain values, no client."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the topic, as it is in the log. ``logged_at`` is the broker's clock, in ms since 1970."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    logged_at: int
+
+    def checksum(self) -> int:
+        """CRC-32 of key and value, to know the record again."""
+        return zlib.crc32(self.value or b"", zlib.crc32(self.key or b""))
+
+    def header(self, name: str) -> str | None:
+        """Give the last header of that name, when it is ASCII."""
+        for found, value in reversed(self.headers):
+            if found == name and value is not None and value.isascii():
+                return value.decode()
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The last record that was applied from a partition: reading starts by finding it again."""
+
+    offset: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where reading a partition goes on. The anchor is missing before the first record, and after an unreadable one."""
+
+    next_offset: int = 0
+    anchor: Anchor | None = None
+
+    @property
+    def start(self) -> int:
+        """Where to seek to."""
+        return self.next_offset if self.anchor is None else self.anchor.offset
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRecord:
+    """A record that kafka-python cannot parse."""
+
+    partition: int
+    offset: int
+    error: str

@@ -1,0 +1,101 @@
+"""Reading the projection: short queries, no cursor left open, a connection for each thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orderflow.errors import StoreUnavailable
+from orderflow.store import sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from orderflow.settings import Settings
+
+#: Ids that one query of a walk over all of them fetches.
+WALK_PAGE = 10_000
+
+
+class StoredOrder(NamedTuple):
+    """An order as the table has it; ``items`` is JSON, amounts are in minor units."""
+
+    order_id: str
+    customer_id: str
+    order_date: str
+    currency: str
+    items: str
+    total_minor: int
+    shipping_minor: int
+    status: str
+
+
+_ORDER = f"SELECT {', '.join(StoredOrder._fields)} FROM orders WHERE order_id = ?"  # noqa: S608 (no outside text)
+
+
+class Reader:
+    """The projection, read-only. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.orders_db
+        self._busy_timeout_s = settings.store_busy_timeout_s
+        self._local = threading.local()
+
+    def order(self, order_id: str) -> StoredOrder | None:
+        """Give one order; None when there is none of that id."""
+        rows = self._query(_ORDER, (order_id,))
+        return StoredOrder(*rows[0]) if rows else None
+
+    def order_ids(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """Give (arrival, id) of the orders that came to be after that arrival, oldest first."""
+        return self._query(
+            "SELECT arrival, order_id FROM orders WHERE arrival > ? ORDER BY arrival LIMIT ?", (after, limit)
+        )
+
+    def walk_order_ids(self) -> Iterator[list[str]]:
+        """Give all ids in order of arrival, in pages by key: between two pages nothing is held."""
+        after = 0
+        while page := self.order_ids(after, WALK_PAGE):
+            yield [order_id for _, order_id in page]
+            after = page[-1][0]
+
+    def check(self) -> None:
+        """Make sure that the projection can be read.
+
+        Raises:
+            StoreUnavailable: it cannot.
+
+        """
+        self._query("SELECT 1 FROM log_epochs LIMIT 1", ())
+
+    def _query(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        try:
+            return self._connection().execute(sql, parameters).fetchall()
+        except sqlite.DatabaseError as error:
+            self._forget()
+            raise StoreUnavailable(f"{self._path} cannot be read: {error}") from error
+
+    def _connection(self) -> sqlite.Connection:
+        """Give this thread's connection; a new one when the file was replaced since."""
+        file = _identity(self._path)
+        if getattr(self._local, "file", None) != file:
+            self._forget()
+            self._local.connection = sqlite.open_reader(self._path, busy_timeout_s=self._busy_timeout_s)
+            self._local.file = file
+        connection: sqlite.Connection = self._local.connection
+        return connection
+
+    def _forget(self) -> None:
+        connection = getattr(self._local, "connection", None)
+        self._local.connection = self._local.file = None
+        if connection is not None:
+            connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise StoreUnavailable(f"{path} is not there yet: the order-consumer creates it when it starts") from error
+    return (status.st_dev, status.st_ino)

@@ -1,0 +1,81 @@
+-- orders.db: the projection of the topic order_events. One process writes it; see docs/adr/0004-one-writer.md.
+-- "log time" is the broker's clock at the record's arrival, in ms since 1970. Amounts are in minor units (1/100).
+-- A place is (epoch, partition, offset). Nothing here but orders.arrival depends on when a record was applied.
+
+-- A log is one life of the topic: a new one is opened when the old log was lost, and its places follow behind.
+CREATE TABLE log_epochs (
+    epoch INTEGER PRIMARY KEY,
+    topic TEXT NOT NULL,
+    topic_id TEXT NOT NULL,
+    opened_at INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+
+-- Where reading goes on, moved in the same transaction as the effects of what was read. The last record's checksum
+-- and event id tell whether the log still is the one that was applied.
+CREATE TABLE positions (
+    partition INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL REFERENCES log_epochs (epoch),
+    next_offset INTEGER NOT NULL,
+    last_offset INTEGER,
+    last_checksum INTEGER,
+    last_event_id TEXT
+) STRICT;
+
+-- Every record that decodes, applied or not. order_id is the order whose history it belongs to; NULL when it is in
+-- none, because its key or its partition is not that order's.
+CREATE TABLE history (
+    epoch INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    order_id TEXT,
+    event_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    logged_at INTEGER NOT NULL,
+    trace_id TEXT,
+    outcome TEXT NOT NULL CHECK (outcome IN ('applied', 'duplicate', 'skipped')),
+    reason TEXT CHECK ((reason IS NOT NULL) = (outcome = 'skipped')),
+    PRIMARY KEY (epoch, partition, offset)
+) STRICT;
+
+-- An order's history, and the owner of an event id within it.
+CREATE INDEX history_by_order ON history (order_id, event_id);
+
+-- Every record that was not applied, as it came, until it is healed. detail is the reason's sentence for this record.
+CREATE TABLE skipped_messages (
+    epoch INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    key BLOB,
+    value BLOB,
+    headers TEXT NOT NULL,
+    logged_at INTEGER,
+    order_id TEXT,
+    event_id TEXT,
+    trace TEXT,
+    trace_id TEXT,
+    state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'repaired', 'healed', 'discarded')),
+    repairs INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (epoch, partition, offset)
+) STRICT;
+
+-- The orders: the fold of each one's history. arrival numbers them as they came to be, for pages by key.
+CREATE TABLE orders (
+    arrival INTEGER PRIMARY KEY,
+    order_id TEXT NOT NULL UNIQUE,
+    customer_id TEXT NOT NULL,
+    order_date TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    items TEXT NOT NULL,
+    total_minor INTEGER NOT NULL,
+    shipping_minor INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    last_epoch INTEGER NOT NULL,
+    last_partition INTEGER NOT NULL,
+    last_offset INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;

@@ -1,0 +1,106 @@
+"""SQLite connections: pragmas and transaction mode in one place. The only importer of sqlite3."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from importlib import resources
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from orderflow.errors import StoreIncompatible, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Connection = sqlite3.Connection
+DatabaseError = sqlite3.DatabaseError
+
+#: Counts up with every change of schema.sql. A projection of another version is rebuilt, not migrated.
+SCHEMA_VERSION = 1
+
+
+def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
+    """Open the projection for writing, and create it if it is not there.
+
+    WAL with synchronous=NORMAL: a power cut can undo the last commits, and the offsets with them, so they are read again.
+
+    Raises:
+        StoreIncompatible: the file has another schema version.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA cache_size = -65536")  # 64 MiB: the indexes of a million events
+    with immediate(connection):
+        found = _version(connection)
+        if found == 0:
+            for statement in _statements():
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif found != SCHEMA_VERSION:
+            raise _incompatible(path, found)
+    return connection
+
+
+def open_reader(path: Path, *, busy_timeout_s: float) -> Connection:
+    """Open the projection read-only.
+
+    Raises:
+        StoreUnavailable: there is no such file yet.
+        StoreIncompatible: the file has another schema version.
+
+    """
+    try:
+        uri = f"file:{quote(str(path))}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        found = _version(connection)
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(f"{path} cannot be read ({error}): the order-consumer creates it when it starts") from error
+    if found == 0:
+        connection.close()
+        raise StoreUnavailable(f"{path} is being created by the order-consumer")
+    if found != SCHEMA_VERSION:
+        connection.close()
+        raise _incompatible(path, found)
+    return connection
+
+
+@contextmanager
+def immediate(connection: Connection) -> Iterator[None]:
+    """Run a transaction that takes the write lock at once: a deferred one would fail later, timeout or not."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether the same statement may succeed later: locked, disk full, I/O error."""
+    return isinstance(error, sqlite3.OperationalError)
+
+
+def _version(connection: Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _statements() -> list[str]:
+    script = resources.files("orderflow.store").joinpath("schema.sql").read_text(encoding="utf-8")
+    bare = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
+    return [statement for statement in bare.split(";") if statement.strip()]
+
+
+def _incompatible(path: Path, found: int) -> StoreIncompatible:
+    return StoreIncompatible(
+        f"{path} has schema version {found}, and this orderflow reads version {SCHEMA_VERSION}; "
+        "stop the order-consumer, move the file away and start it: the projection is built anew from the topic"
+    )

@@ -1,0 +1,201 @@
+"""Writing the projection. One process does (`orderflow.process.writer_lock`), one batch at a time.
+
+A `Batch` of rows is written in one transaction together with the positions it leads to: what was read and what came of it
+are never apart.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from orderflow.records import Anchor, Position
+from orderflow.store.sqlite import immediate, open_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from orderflow.broker.topic import Topic
+    from orderflow.settings import Settings
+
+
+class HistoryRow(NamedTuple):
+    """A record that decoded; the columns of the table."""
+
+    epoch: int
+    partition: int
+    offset: int
+    order_id: str | None
+    event_id: str
+    type: str
+    payload: str
+    fingerprint: bytes
+    logged_at: int
+    trace_id: str | None
+    outcome: str
+    reason: str | None
+
+
+class SkippedRow(NamedTuple):
+    """A record that was not applied, as it came; the columns of the table."""
+
+    epoch: int
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    headers: str
+    logged_at: int | None
+    order_id: str | None
+    event_id: str | None
+    trace: str | None
+    trace_id: str | None
+
+
+class OrderRow(NamedTuple):
+    """An order as it was created; the columns of the table but ``arrival``."""
+
+    order_id: str
+    customer_id: str
+    order_date: str
+    currency: str
+    items: str
+    total_minor: int
+    shipping_minor: int
+    status: str
+    last_epoch: int
+    last_partition: int
+    last_offset: int
+    updated_at: int
+
+
+class StatusRow(NamedTuple):
+    """A status that was set, the event that set it, and the order."""
+
+    status: str
+    last_epoch: int
+    last_partition: int
+    last_offset: int
+    updated_at: int
+    order_id: str
+
+
+class PositionRow(NamedTuple):
+    """How far a partition was read; the columns of the table."""
+
+    partition: int
+    epoch: int
+    next_offset: int
+    last_offset: int | None
+    last_checksum: int | None
+    last_event_id: str | None
+
+
+@dataclass
+class Batch:
+    """What one batch of records comes to."""
+
+    history: list[HistoryRow] = field(default_factory=list)
+    skipped: list[SkippedRow] = field(default_factory=list)
+    created: list[OrderRow] = field(default_factory=list)
+    statuses: dict[str, StatusRow] = field(default_factory=dict)
+    positions: dict[int, PositionRow] = field(default_factory=dict)
+
+
+class Writer:
+    """The projection's one writer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._connection = open_writer(settings.orders_db, busy_timeout_s=settings.store_busy_timeout_s)
+        self._wal = settings.orders_db.with_name(settings.orders_db.name + "-wal")
+        self._wal_limit = settings.wal_limit_mb * 1024 * 1024
+
+    def epoch(self) -> tuple[int, str] | None:
+        """Give the current epoch and its topic id; None before the first."""
+        row = self._connection.execute("SELECT epoch, topic_id FROM log_epochs ORDER BY epoch DESC LIMIT 1").fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def open_epoch(self, topic: Topic, reason: str) -> int:
+        """Begin a new life of the topic: every partition is read from its start again."""
+        current = self.epoch()
+        epoch = 1 if current is None else current[0] + 1
+        with immediate(self._connection):
+            self._connection.execute(
+                "INSERT INTO log_epochs (epoch, topic, topic_id, opened_at, reason) VALUES (?, ?, ?, ?, ?)",
+                (epoch, topic.name, topic.topic_id, time.time_ns() // 1_000_000, reason),
+            )
+            self._connection.execute("DELETE FROM positions")
+        return epoch
+
+    def positions(self) -> dict[int, Position]:
+        """Give where reading goes on, by partition."""
+        rows = self._connection.execute("SELECT partition, next_offset, last_offset, last_checksum FROM positions")
+        return {
+            partition: Position(next_offset, None if last is None else Anchor(last, checksum))
+            for partition, next_offset, last, checksum in rows.fetchall()
+        }
+
+    def known_orders(self, order_ids: Collection[str]) -> set[str]:
+        """Tell which of these orders exist."""
+        found = self._connection.execute(
+            "SELECT order_id FROM orders WHERE order_id IN (SELECT value FROM json_each(?))", (_json(order_ids),)
+        )
+        return {order_id for (order_id,) in found.fetchall()}
+
+    def owners(self, ids: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+        """Give the fingerprints of those (order id, event id) pairs that were seen before: of the first place of each."""
+        found = self._connection.execute(
+            """
+            SELECT h.order_id, h.event_id, h.fingerprint
+            FROM json_each(?) AS wanted
+            JOIN history AS h
+                ON h.order_id = wanted.value ->> 0 AND h.event_id = wanted.value ->> 1
+            WHERE h.outcome != 'duplicate' AND h.reason IS NOT 'event_id_conflict'
+            """,
+            (_json(ids),),
+        )
+        return {(order_id, event_id): fingerprint for order_id, event_id, fingerprint in found.fetchall()}
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch in one transaction: all of it, or nothing."""
+        with immediate(self._connection):
+            many = self._connection.executemany
+            many(_insert("history", HistoryRow), batch.history)
+            many(_insert("skipped_messages", SkippedRow), batch.skipped)
+            many(_insert("orders", OrderRow), batch.created)
+            many(_SET_STATUS, batch.statuses.values())
+            many(_insert("positions", PositionRow, "OR REPLACE "), batch.positions.values())
+        self._bound_wal()
+
+    def _bound_wal(self) -> None:
+        """Restart the WAL when busy readers kept the automatic checkpoints from doing so."""
+        try:
+            size = self._wal.stat().st_size
+        except FileNotFoundError:
+            return
+        if size > self._wal_limit:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the database; SQLite checkpoints the WAL."""
+        self._connection.close()
+
+
+_SET_STATUS = """
+UPDATE orders SET status = ?, last_epoch = ?, last_partition = ?, last_offset = ?, updated_at = ? WHERE order_id = ?
+"""
+
+
+def _insert(table: str, row: type[NamedTuple] | type[tuple[object, ...]], conflict: str = "") -> str:
+    columns: Mapping[str, object] = row._fields  # type: ignore[union-attr]
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT {conflict}INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 (no outside text)
+
+
+def _json(values: object) -> str:
+    return msgspec.json.encode(values).decode()

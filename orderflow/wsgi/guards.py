@@ -1,0 +1,118 @@
+"""What is checked before a handler runs: the host, the token, the body's type and length, and its fields."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from orderflow.errors import InvalidBody, InvalidEvent
+from orderflow.events import text_of
+from orderflow.orders import from_json
+from orderflow.settings import LOOPBACK
+from orderflow.wording import plain
+from orderflow.wsgi.problems import Problem
+
+if TYPE_CHECKING:
+    from orderflow.settings import Settings
+
+T = TypeVar("T")
+
+
+class HostGuard:
+    """Lets requests for known hosts through only: a page on another site cannot reach a service on loopback."""
+
+    def __init__(self, settings: Settings) -> None:
+        extra = {host.strip().lower() for host in settings.allowed_hosts.split(",") if host.strip()}
+        self._allowed = LOOPBACK | extra | {settings.http_host.lower()}
+
+    def check(self, host: str) -> None:
+        """Refuse a foreign ``Host`` header.
+
+        Raises:
+            Problem: 403.
+
+        """
+        name = host.rsplit("]", 1)[0].lstrip("[") if host.startswith("[") else host.rsplit(":", 1)[0]
+        if name.lower() not in self._allowed:
+            raise Problem(
+                403, "foreign-host", f"This service does not answer for the host {host[:100]!r}; see ORDERFLOW_ALLOWED_HOSTS."
+            )
+
+
+def require_token(settings: Settings, authorization: str | None) -> None:
+    """Ask for the bearer token, where one is set.
+
+    Raises:
+        Problem: 401.
+
+    """
+    if not settings.token:
+        return
+    given = (authorization or "").encode()
+    if not hmac.compare_digest(given, f"Bearer {settings.token}".encode()):
+        challenge = {"WWW-Authenticate": 'Bearer realm="orderflow"'}
+        raise Problem(401, "token-required", "This route asks for the operator's bearer token.", challenge)
+
+
+def read_body(environ: dict[str, Any], limit: int) -> bytes:
+    """Read a JSON body of at most ``limit`` bytes, chunked or not.
+
+    Raises:
+        Problem: 413, 415.
+
+    """
+    media_type = environ.get("CONTENT_TYPE", "").split(";", 1)[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(415, "json-required", f"The body's Content-Type must be application/json, not {media_type[:100]!r}.")
+    too_large = Problem(413, "body-too-large", f"The body is larger than {limit} bytes.")
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length.isdigit() and int(length) > limit:
+        raise too_large
+    body: bytes = environ["wsgi.input"].read(limit + 1)
+    if len(body) > limit:
+        raise too_large
+    return body
+
+
+def decode_body(body: bytes, kind: type[T], decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a request's body.
+
+    Raises:
+        InvalidBody: it is not valid; ``fields`` names every field that is wrong.
+
+    """
+    try:
+        return decoder.decode(text_of(body))
+    except InvalidEvent as error:
+        raise InvalidBody("malformed-json", error.detail) from None
+    except msgspec.ValidationError as error:
+        fields = _wrong_fields(body, kind)
+        listed = "; ".join(f"{name}: {problem}" for name, problem in fields.items())
+        raise InvalidBody("invalid-body", f"The body is not valid. {listed or plain(str(error))}", fields) from None
+    except msgspec.DecodeError as error:
+        raise InvalidBody("malformed-json", f"The body is not JSON: {error}.") from None
+    except RecursionError:
+        raise InvalidBody("malformed-json", "The body's JSON is nested too deeply.") from None
+
+
+def _wrong_fields(body: bytes, kind: type[Any]) -> dict[str, str]:
+    """Find each field's own problem: the decoder stops at the first."""
+    try:
+        given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return {}
+    wrong: dict[str, str] = {}
+    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for name, field in known.items():
+        if name not in given:
+            if field.required:
+                wrong[name] = "is required"
+            continue
+        try:
+            msgspec.json.decode(given[name], type=field.type, dec_hook=from_json)
+        except msgspec.ValidationError as error:
+            wrong[name] = plain(str(error))
+    wrong |= {name[:100]: "is not a field of this request" for name in given if name not in known}
+    return wrong

@@ -1,0 +1,72 @@
+"""Serving on granian: one process for each service, which dies with its parent. docs/adr/0005-granian-one-process.md."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from granian.constants import Interfaces
+from granian.http import HTTP1Settings
+from granian.server import Server
+
+from orderflow import logs, process
+from orderflow.wsgi.draining import begin_draining
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orderflow.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: A client that has not sent its request's head by then is cut off.
+HEADER_TIMEOUT_MS = 10_000
+
+#: granian's loggers go through ours.
+LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"_granian": {"level": "WARNING"}}}
+
+
+class _Server(Server):  # type: ignore[misc] (chosen at import time by granian)
+    """Tells the worker that it is stopping before granian does."""
+
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (granian's signature)
+        begin_draining()
+        super().signal_handler_interrupt(*args, **kwargs)
+
+
+def serve(settings: Settings, program: str, make_app: Callable[[Settings], Any], *, port: int, threads: int, cpu: int) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight are answered first, within the drain timeout.
+
+    ``make_app`` is called in the worker process: what it builds is never shared with the main one.
+    """
+    main_pid = os.getpid()
+    logs.set_up(settings, program)
+
+    def load(*_: object, **__: object) -> Any:  # noqa: ANN401 (a WSGI application)
+        process.die_with_parent(main_pid)
+        if cpu >= 0:
+            process.bind_to_cpu(cpu)
+        return make_app(settings)
+
+    server = _Server(
+        program,
+        address=settings.http_host,
+        port=port,
+        interface=Interfaces.WSGI,
+        workers=1,
+        blocking_threads=threads,
+        # Beyond this many requests at work or waiting, granian reads no further ones.
+        backpressure=settings.http_backpressure,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+        websockets=False,
+        log_dictconfig=LOGGING,
+        log_access=False,
+        workers_kill_timeout=round(settings.http_drain_timeout_s),
+        process_name=None,
+    )
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    log.info("process.started", address=f"http://{settings.http_host}:{port}")
+    server.serve(target_loader=load, wrap_loader=False)
+    log.info("process.stopped")

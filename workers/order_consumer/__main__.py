@@ -1,0 +1,44 @@
+"""Run the order consumer: ``python -m order_consumer``."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+from order_consumer.consumer import PROGRAM, OrderConsumer
+from orderflow import logs, process
+from orderflow.errors import SettingsError, StoreIncompatible, TopicMisconfigured
+from orderflow.settings import Settings
+from orderflow.store.writer import Writer
+
+
+def main() -> int:
+    """Take the writer's lock, then consume until asked to stop."""
+    try:
+        settings = Settings.from_env()
+    except SettingsError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return process.EX_CONFIG
+    logs.set_up(settings, PROGRAM)
+    log = structlog.get_logger(PROGRAM)
+    stop = process.StopFlag().install()
+    heartbeat = process.Heartbeat(settings, PROGRAM)
+
+    def waiting(holder: int | None) -> None:
+        heartbeat.beat("waiting", f"the writer's lock, held by process {holder}")
+
+    with process.exclusive_lock(settings.run_dir / f"{PROGRAM}.lock", stop, waiting) as held:
+        if not held:
+            return process.EX_OK
+        try:
+            OrderConsumer(settings, Writer(settings), stop, heartbeat).run()
+        except (StoreIncompatible, TopicMisconfigured) as error:
+            log.error("alert.opened", cause=type(error).__name__, detail=str(error))  # noqa: TRY400 (no bug: no trace)
+            return process.EX_CONFIG
+    log.info("process.stopped")
+    return process.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

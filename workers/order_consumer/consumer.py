@@ -1,0 +1,194 @@
+"""The loop: poll, project, write, move on. It waits for Kafka inside, and never ends for it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import structlog
+
+from order_consumer.projection import Projected, Projection
+from orderflow.broker import Subscription, Unreadable, ensure_topic, locate_unreadable
+from orderflow.errors import BrokerError, LogReplaced, TopicMisconfigured
+from orderflow.records import Anchor, Position
+from orderflow.store.sqlite import DatabaseError, is_transient
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from orderflow.broker import Topic
+    from orderflow.process import Heartbeat, State, StopFlag
+    from orderflow.records import Record
+    from orderflow.settings import Settings
+    from orderflow.store.writer import Batch, Writer
+
+PROGRAM = "order-consumer"
+
+log = structlog.get_logger(PROGRAM)
+
+
+class OrderConsumer:
+    """Applies the topic to the store until asked to stop."""
+
+    def __init__(self, settings: Settings, writer: Writer, stop: StopFlag, heartbeat: Heartbeat) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._stop = stop
+        self._heartbeat = heartbeat
+        self._counts: Counter[str] = Counter()
+        self._positions: dict[int, Position] = {}
+
+    def run(self) -> None:
+        """Consume; after a lost log or an unreadable record, open the subscription anew."""
+        try:
+            while not self._stop:
+                topic = self._find_topic()
+                if topic is not None:
+                    self._consume(topic)
+        finally:
+            self._heartbeat.beat("draining")
+            self._writer.close()
+
+    def _find_topic(self) -> Topic | None:
+        """Wait for Kafka and the topic, longer each time; None when asked to stop."""
+        delay_s = self._settings.wait_first_delay_s
+        while not self._stop:
+            self._beat("waiting", f"Kafka at {self._settings.kafka_bootstrap_servers}")
+            try:
+                return ensure_topic(self._settings, PROGRAM)
+            except TopicMisconfigured:
+                raise
+            except BrokerError as error:
+                log.warning("kafka.wait_scheduled", delay_s=delay_s, error=str(error))
+                self._stop.wait(delay_s)
+                delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
+        return None
+
+    def _consume(self, topic: Topic) -> None:
+        """Read one life of the topic, until asked to stop or something makes the subscription useless."""
+        epoch = self._epoch_of(topic)
+        self._positions.clear()
+        self._positions.update(self._writer.positions())
+        projection = Projection(self._writer, topic.topic_id, epoch)
+        subscription = Subscription(self._settings, topic, self._positions, self._on_assigned)
+        try:
+            while not self._stop:
+                records = subscription.poll()
+                if records:
+                    self._apply(projection, records)
+                    subscription.tell_kafka()
+                self._counts["lag"] = subscription.lag() or 0
+                self._beat("running")
+        except LogReplaced as error:
+            self._open_epoch(topic, str(error))
+        except Unreadable as error:
+            log.warning("message.unreadable", error=str(error))
+            subscription.close()
+            self._pass_unreadable(projection, topic, error)
+        finally:
+            subscription.close()
+
+    def _on_assigned(self, partitions: Collection[int]) -> None:
+        log.info("partitions.assigned", partitions=sorted(partitions))
+
+    # The log's life.
+
+    def _epoch_of(self, topic: Topic) -> int:
+        current = self._writer.epoch()
+        if current is None:
+            return self._writer.open_epoch(topic, "the first start")
+        epoch, topic_id = current
+        if topic_id != topic.topic_id:
+            return self._open_epoch(topic, f"the topic {topic.name!r} has id {topic.topic_id}, and {topic_id} was applied")
+        return epoch
+
+    def _open_epoch(self, topic: Topic, reason: str) -> int:
+        epoch = self._writer.open_epoch(topic, reason)
+        log.error("alert.opened", cause="log_replaced", epoch=epoch, topic=topic.name, detail=reason)
+        return epoch
+
+    def _pass_unreadable(self, projection: Projection, topic: Topic, error: Unreadable) -> None:
+        """Find what cannot be read, keep its place as skipped, go on behind it."""
+        found = locate_unreadable(self._settings, topic, error.at)
+        if not found:
+            return  # It has passed: a fresh client reads on.
+        projected = projection.skip_unreadable(found)
+        self._write(projected.batch)
+        self._report(topic.name, projected, [])
+        log.error("alert.opened", cause="unreadable_record", records=len(found), detail=found[0].error)
+
+    # A batch.
+
+    def _apply(self, projection: Projection, records: Sequence[Record]) -> None:
+        """Project and write one batch; an error that nobody foresaw costs only the record that raises it."""
+        started = time.monotonic()
+        try:
+            self._write_projected(projection, records)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            log.exception("batch.failed", records=len(records))
+            for record in records:
+                self._apply_alone(projection, record)
+        self._counts["batches"] += 1
+        self._counts["apply_ms"] += round((time.monotonic() - started) * 1000)
+
+    def _write_projected(self, projection: Projection, records: Sequence[Record]) -> None:
+        projected = projection.project(records)
+        self._write(projected.batch)
+        self._report(self._settings.topic, projected, records)
+
+    def _apply_alone(self, projection: Projection, record: Record) -> None:
+        try:
+            self._write_projected(projection, [record])
+        except Exception as error:
+            if is_transient(error):
+                raise
+            projected = projection.skip_unforeseen(record, error)
+            self._write(projected.batch)
+            self._report(self._settings.topic, projected, [record])
+            log.error("alert.opened", cause="internal_error", partition=record.partition, offset=record.offset)
+
+    def _write(self, batch: Batch) -> None:
+        """Write; while the store is locked or the disk is full, wait and try again. Nothing is skipped for it."""
+        delay_s = self._settings.wait_first_delay_s
+        while True:
+            try:
+                self._writer.write(batch)
+                break
+            except DatabaseError as error:
+                if not is_transient(error):
+                    raise
+                log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug)
+                self._beat("waiting", f"the store: {error}")
+                if self._stop.wait(delay_s):
+                    raise
+                delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
+        for row in batch.positions.values():
+            anchor = None if row.last_offset is None else Anchor(row.last_offset, row.last_checksum or 0)
+            self._positions[row.partition] = Position(row.next_offset, anchor)
+
+    # What is told.
+
+    def _report(self, topic: str, projected: Projected, records: Sequence[Record]) -> None:
+        self._counts.update(projected.counts)
+        for row in projected.batch.skipped:
+            log.warning(
+                "message.skipped", reason=row.reason, detail=row.detail, topic=topic, partition=row.partition,
+                offset=row.offset, order_id=row.order_id, event_id=row.event_id, trace_id=row.trace_id,
+            )  # fmt: skip
+        if len(records) > self._settings.log_events_max:
+            log.info("batch.applied", records=len(records), **projected.counts)
+            return
+        for entry in projected.batch.history:
+            if entry.outcome != "skipped":
+                log.info(
+                    "order.event_applied" if entry.outcome == "applied" else "order.event_duplicate",
+                    type=entry.type, topic=topic, partition=entry.partition, offset=entry.offset,
+                    order_id=entry.order_id, event_id=entry.event_id, trace_id=entry.trace_id,
+                )  # fmt: skip
+
+    def _beat(self, state: State, waits_for: str | None = None) -> None:
+        self._heartbeat.counters = dict(self._counts)
+        self._heartbeat.beat(state, waits_for)
