@@ -72,7 +72,9 @@ class OrderCreated(
 
     def __post_init__(self) -> None:
         if self.order.order_id != self.order_id:
-            raise ValueError(f"Expected `order.orderId` to be `order_id` {self.order_id!r}, got {self.order.order_id!r}")
+            raise ValueError(
+                f"Expected `order.orderId` to be `order_id` {self.order_id!r}, got {self.order.order_id!r}"
+            )
 
 
 class StatusChanged(
@@ -138,7 +140,9 @@ def _invalid(text: str, problem: str) -> InvalidEvent:
     except (msgspec.ValidationError, RecursionError):
         return InvalidEvent(SkipReason.INVALID_EVENT, f"{problem}.")
     if kind not in TYPES.values():
-        return InvalidEvent(SkipReason.UNKNOWN_TYPE, f"The type {kind[:80]!r} is not one of {', '.join(TYPES.values())}.")
+        return InvalidEvent(
+            SkipReason.UNKNOWN_TYPE, f"The type {kind[:80]!r} is not one of {', '.join(TYPES.values())}."
+        )
     return InvalidEvent(SkipReason.INVALID_EVENT, f"{problem}.")
 
 

@@ -96,7 +96,7 @@ class _NotAgain(logging.Filter):
         super().__init__()
         self._seen: dict[tuple[str, str], list[float]] = {}
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         key = (record.name, str(record.msg)[:200])
         last = self._seen.get(key)
         if last is not None and time.monotonic() - last[0] < REPEAT_S:
@@ -110,6 +110,6 @@ class _NotAgain(logging.Filter):
         return True
 
 
-def context(**values: Any) -> Any:  # noqa: ANN401 (structlog's own types)
+def context(**values: Any) -> Any:
     """Bind values to every line that is logged inside the ``with``."""
     return structlog.contextvars.bound_contextvars(**values)

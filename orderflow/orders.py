@@ -52,7 +52,7 @@ def money_from_json(number: float) -> Money:
     return Money(exact.quantize(CENT))
 
 
-def from_json(kind: type, value: Any) -> Any:  # noqa: ANN401 (msgspec's hook)
+def from_json(kind: type, value: Any) -> Any:
     """Decode what msgspec does not know by itself: `Money`, from JSON numbers only."""
     if kind is not Money:
         raise NotImplementedError(kind)
@@ -61,7 +61,7 @@ def from_json(kind: type, value: Any) -> Any:  # noqa: ANN401 (msgspec's hook)
     return money_from_json(value)
 
 
-def to_json(value: Any) -> Any:  # noqa: ANN401 (msgspec's hook)
+def to_json(value: Any) -> Any:
     """Encode what msgspec does not know by itself: `Money`, as a number."""
     if type(value) is Money:
         return Decimal(value)

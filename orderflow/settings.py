@@ -108,25 +108,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for field, text in found.items():
             _check(field, text)
         settings = msgspec.convert(found, cls, strict=False)
-        settings._check_together()
+        _check_together(settings)
         return settings
-
-    def _check_together(self) -> None:
-        if self.http_host not in LOOPBACK and not self.token:
-            raise SettingsError(
-                f"{variable('http_host')}={self.http_host!r} lets other machines in, so {variable('token')} must be set; "
-                "set a token, or bind to 127.0.0.1"
-            )
-        if self.publish_waiting_max >= self.cart_threads:
-            raise SettingsError(
-                f"{variable('publish_waiting_max')}={self.publish_waiting_max} must be below {variable('cart_threads')}="
-                f"{self.cart_threads}, so that a thread is left for /healthz when all senders wait"
-            )
-        if self.publish_attempt_timeout_s > self.publish_deadline_s:
-            raise SettingsError(
-                f"{variable('publish_attempt_timeout_s')}={self.publish_attempt_timeout_s} must not be above "
-                f"{variable('publish_deadline_s')}={self.publish_deadline_s}"
-            )
 
     @property
     def var(self) -> Path:
@@ -188,6 +171,25 @@ def _refuse_unknown(environ: Mapping[str, str], names: Mapping[str, str]) -> Non
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else "`orderflow config` lists all"
             raise SettingsError(f"{name} is no setting of orderflow; {hint}")
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.http_host not in LOOPBACK and not settings.token:
+        raise SettingsError(
+            f"{variable('http_host')}={settings.http_host!r} lets other machines in, so {variable('token')} must be "
+            "set; set a token, or bind to 127.0.0.1"
+        )
+    if settings.publish_waiting_max >= settings.cart_threads:
+        raise SettingsError(
+            f"{variable('publish_waiting_max')}={settings.publish_waiting_max} must be below "
+            f"{variable('cart_threads')}={settings.cart_threads}, so that a thread is left for /healthz when all "
+            "senders wait"
+        )
+    if settings.publish_attempt_timeout_s > settings.publish_deadline_s:
+        raise SettingsError(
+            f"{variable('publish_attempt_timeout_s')}={settings.publish_attempt_timeout_s} must not be above "
+            f"{variable('publish_deadline_s')}={settings.publish_deadline_s}"
+        )
 
 
 def _check(field: str, text: str) -> None:

@@ -77,7 +77,7 @@ class Stack:
     directory: Path
 
     @classmethod
-    def create(cls, directory: Path, programs: Collection[str] | None = None, **settings: Any) -> Stack:  # noqa: ANN401
+    def create(cls, directory: Path, programs: Collection[str] | None = None, **settings: Any) -> Stack:
         """Make a folder with a stack on free ports; ``settings`` are fields of `Settings`.
 
         With ``programs`` only these are started with the stack, the others on demand.

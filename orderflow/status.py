@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orderflow.settings import Settings
     from orderflow.supervise import ProgramState, Supervisor
 
 #: How long a service may take to say how it is.
 PROBE_TIMEOUT_S = 2.0
+
+#: How much of a log is shown to say why its program ended.
+LAST_WORDS_BYTES = 400
 
 #: The one program that is not ours: it is asked by opening a connection.
 KAFKA = "kafka"
@@ -81,11 +86,21 @@ def _not_running(program: ProgramState, settings: Settings) -> tuple[bool, str]:
         return True, ON_DEMAND
     if program.name == KAFKA and program.ended_as_expected:
         return True, f"not needed: Kafka is {settings.kafka_bootstrap_servers}"
-    if program.state == "EXITED":
-        return False, f"ended with exit code {program.exit_code}, see {program.log}"
-    if program.state == "STARTING":
-        return False, "starting"
-    return False, f"{program.error}, see {program.log}" if program.error else program.state.lower()
+    if program.state in {"EXITED", "BACKOFF", "FATAL"}:
+        ended = f"ended with exit code {program.exit_code}" if program.state == "EXITED" else "does not stay up"
+        return False, f"{ended}, see {program.log}: {_last_line(program.log)}"
+    return False, program.state.lower()
+
+
+def _last_line(log: Path) -> str:
+    """What a program said last, which is mostly why it ended."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LAST_WORDS_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError as error:
+        return str(error)
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it is empty")
 
 
 def _running(program: ProgramState, settings: Settings) -> tuple[bool, str]:
@@ -122,13 +137,13 @@ def _service(host: str, port: int) -> tuple[bool, str]:
         return False, f"starting: does not listen on {host}:{port} yet"
     except OSError as error:
         return False, f"no answer from {host}:{port}/readyz ({error})"
-    except (http.client.HTTPException, msgspec.DecodeError, KeyError, TypeError):
+    except (http.client.HTTPException, msgspec.DecodeError, KeyError, TypeError, AttributeError):
         return False, f"something else answers on {host}:{port}"
     finally:
         connection.close()
     if state == "ready":
         return True, f"ready on {host}:{port}"
-    return False, f"{state}: " + "; ".join(f"{name} {sentence}" for name, sentence in checks.items())
+    return False, f"{state}: " + " ".join(checks.values())
 
 
 def _worker(program: ProgramState, settings: Settings) -> tuple[bool, str]:

@@ -50,8 +50,6 @@ class ProgramState:
     uptime_s: int | None
     exit_code: int | None
     log: Path
-    #: Supervisor's own sentence on why it does not start, or "".
-    error: str
 
     @property
     def running(self) -> bool:
@@ -104,7 +102,7 @@ class Supervisor:
         """Begin to stop everything, in reverse sequence. Returns at once."""
         self._call("shutdown", unless=Faults.SHUTDOWN_STATE)
 
-    def _call(self, method: str, *arguments: object, unless: int | None = None) -> Any:  # noqa: ANN401 - as XML-RPC
+    def _call(self, method: str, *arguments: object, unless: int | None = None) -> Any:
         """Call ``supervisor.<method>``; the fault ``unless`` means that there is nothing left to do."""
         with xmlrpc.client.ServerProxy("http://supervisor", transport=_UnixTransport(self.path)) as server:
             try:
@@ -186,7 +184,6 @@ def _state(info: Mapping[str, Any], config: Mapping[str, Any]) -> ProgramState:
         uptime_s=max(0, info["now"] - info["start"]) if up else None,
         exit_code=info["exitstatus"] if info["statename"] == "EXITED" else None,
         log=Path(info["logfile"]),
-        error=info["spawnerr"],
     )
 
 
@@ -201,7 +198,7 @@ class _UnixTransport(xmlrpc.client.Transport):
         super().__init__()
         self.path = path
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401 - unused: the socket is the address
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
         connection = _UnixConnection(self.path)
         self._connection = host, connection  # what close() closes
         return connection

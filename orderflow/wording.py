@@ -1,30 +1,31 @@
-"""The validator's messages, in words for people: no patterns, no names of types of the implementation."""
+"""The validator's messages, in words for people: no patterns, no names of the implementation."""
 
 from __future__ import annotations
 
 import re
 
-from orderflow.orders import PRINTABLE, Status
-
-_UUID = "^[0-9a-f]{8}"
+from orderflow.orders import PRINTABLE
 
 _PATTERN = re.compile(r"Expected `str` matching regex (?P<pattern>'(?:[^'\\]|\\.)*')")
+_PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_UUID = "^[0-9a-f]{8}"
+
+
+def split_path(problem: str) -> tuple[str, str]:
+    """Part a message from the path at its end: ``[0].price`` and what is wrong there."""
+    match = _PATH.search(problem)
+    return (match["path"], problem[: match.start()]) if match else ("", problem)
 
 
 def plain(problem: str) -> str:
-    """Put one message of msgspec in plain words; what it does not know stays as it is."""
+    """Put one message in plain words; what is not known here stays as it is."""
     problem = _PATTERN.sub(_expected, problem)
-    if problem.startswith("Invalid enum value"):
-        problem = problem.replace("Invalid enum value", "got the value")
-        if "status" in problem or "`" not in problem:
-            problem += f"; expected one of {', '.join(Status)}"
     return problem.replace("`$.", "`").replace("`$`", "the value")
 
 
 def _expected(match: re.Match[str]) -> str:
-    pattern = match["pattern"]
-    if pattern == repr(PRINTABLE):
+    if match["pattern"] == repr(PRINTABLE):
         return "Expected text that is not blank and has no control characters"
-    if _UUID in pattern:
+    if _UUID in match["pattern"]:
         return "Expected a UUID in lower case"
     return match[0]

@@ -18,9 +18,7 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return process.EX_CONFIG
-    serve(
-        settings, PROGRAM, make_app, port=settings.cart_port, threads=settings.cart_threads, cpu=settings.cart_cpu
-    )
+    serve(settings, PROGRAM, make_app, port=settings.cart_port, threads=settings.cart_threads, cpu=settings.cart_cpu)
     return process.EX_OK
 
 

@@ -54,7 +54,11 @@ def parse_create(body: bytes, idempotency_key: str | None) -> OrderCreated:
     request = decode_body(body, CreateOrder, _create)
     if (request.items is None) == (request.items_num is None):
         problem = "give either itemsNum or items"
-        raise InvalidBody("invalid-body", f"The body is not valid. itemsNum, items: {problem}", {"itemsNum": problem, "items": problem})
+        raise InvalidBody(
+            "invalid-body",
+            f"The body is not valid. itemsNum, items: {problem}",
+            {"itemsNum": problem, "items": problem},
+        )
     event_id = _event_id("create-order", idempotency_key, request)
     made_up = random.Random(event_id)  # noqa: S311 (a retry must make up the same cart)
     items = request.items or make_up_items(request.items_num or 1, made_up)

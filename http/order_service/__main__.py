@@ -18,9 +18,7 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return process.EX_CONFIG
-    serve(
-        settings, PROGRAM, make_app, port=settings.order_port, threads=settings.order_threads, cpu=-1
-    )
+    serve(settings, PROGRAM, make_app, port=settings.order_port, threads=settings.order_threads, cpu=-1)
     return process.EX_OK
 
 

@@ -46,14 +46,20 @@ class Orders:
         bottle.request.environ["orderflow.log"] = {"order_id": order_id[:200]}
         order = self._reader.order(order_id)
         if order is None:
-            raise Problem(404, "unknown-order", f"There is no order {order_id[:200]!r}, or its create was not applied yet.")
+            raise Problem(
+                404, "unknown-order", f"There is no order {order_id[:200]!r}, or its create was not applied yet."
+            )
         return _encoder.encode({"order": _shown(order)})
 
     def order_ids(self) -> bytes | Iterator[bytes]:
         """Answer ``GET /getAllOrderIdsFromTopic?topic=``: all ids, or a page of them."""
         topic = _parameter("topic")
         if topic != self._settings.topic:
-            raise Problem(404, "unknown-topic", f"There is no topic {topic[:200]!r} here; this service reads {self._settings.topic!r}.")
+            raise Problem(
+                404,
+                "unknown-topic",
+                f"There is no topic {topic[:200]!r} here; this service reads {self._settings.topic!r}.",
+            )
         if "limit" in bottle.request.query or "cursor" in bottle.request.query:
             return self._page(topic)
         pages = self._reader.walk_order_ids()
@@ -64,7 +70,7 @@ class Orders:
         cursor = _number("cursor", 0, 0, 2**63 - 1)
         rows = self._reader.order_ids(cursor, limit)
         if len(rows) == limit:
-            link = f"</getAllOrderIdsFromTopic?topic={topic}&limit={limit}&cursor={rows[-1][0]}>; rel=\"next\""
+            link = f'</getAllOrderIdsFromTopic?topic={topic}&limit={limit}&cursor={rows[-1][0]}>; rel="next"'
             bottle.response.set_header("Link", link)
         return _encoder.encode([order_id for _, order_id in rows])
 
@@ -99,7 +105,9 @@ def _number(name: str, default: int, least: int, most: int) -> int:
     text: str = bottle.request.query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):  # noqa: PLR2004 (digits of 2^63)
         problem = f"must be a whole number from {least} to {most}"
-        raise Problem(400, "invalid-parameter", f"The parameter {name} {problem}, not {text[:50]!r}.", fields={name: problem})
+        raise Problem(
+            400, "invalid-parameter", f"The parameter {name} {problem}, not {text[:50]!r}.", fields={name: problem}
+        )
     return int(text)
 
 

@@ -126,7 +126,7 @@ class Producer:
                 futures.append(error)
         return futures
 
-    def _result(self, future: Any) -> Result:  # noqa: ANN401 (kafka-python has no types)
+    def _result(self, future: Any) -> Result:
         try:
             if isinstance(future, kafka_errors.KafkaError):
                 raise future
@@ -139,7 +139,7 @@ class Producer:
         except kafka_errors.KafkaError as error:
             return Unacknowledged(str(error)) if self._was_sent(future) else Unsent(str(error))
 
-    def _was_sent(self, future: Any) -> bool:  # noqa: ANN401
+    def _was_sent(self, future: Any) -> bool:
         if isinstance(future, kafka_errors.KafkaError) or self._connection is None:
             return False
         partition = future._produce_future.topic_partition.partition  # noqa: SLF001 (a failed future has no other way)
@@ -153,7 +153,7 @@ class _WatchedClient(KafkaNetClient):
         super().__init__(*args, **options)
         self.sent: set[int] = set()
 
-    def send(self, node_id: int, request: Any, **options: Any) -> Any:  # noqa: ANN401
+    def send(self, node_id: int, request: Any, **options: Any) -> Any:
         """Send as the client does."""
         for topic in getattr(request, "topic_data", None) or ():
             self.sent.update(partition.index for partition in topic.partition_data)

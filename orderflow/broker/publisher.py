@@ -1,10 +1,10 @@
 """Publishing with group commit: one group of events in flight, and never two events of one order in it.
 
-The first waiting caller leads: it takes what waits, sends it as one group, waits for all of it, makes the next caller
-leader and wakes its followers. Handing over between threads costs more than sending, so a group pays.
+The first waiting caller leads: it takes what waits, sends it as one group, waits for all of it, makes the next
+caller leader and wakes its followers. Handing over between threads costs more than sending, so a group pays.
 
-A send that fails is retried with exponential backoff (`RetryPolicy`), by the leader for the whole group. The producer is
-dropped after a failed delivery and built anew: one that lost a request does not always recover.
+A send that fails is retried with exponential backoff (`RetryPolicy`), by the leader for the whole group. The producer
+is dropped after a failed delivery and built anew: one that lost a request does not always recover.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ class Publisher:
                     given_up += [w for w in pending if w not in in_time]
                     pending = in_time
                     if pending:
-                        raise Undelivered(str(pending[0].error), _fields(pending))
+                        raise Undelivered(str(pending[0].error), _fields(pending))  # noqa: TRY301 (what the policy waits for)
         except Undelivered:
             given_up += pending
         for waiter in given_up:

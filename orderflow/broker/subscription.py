@@ -1,9 +1,9 @@
 """Reading the topic: from the offsets in the store, never past a record unseen, never from Kafka's own offsets.
 
-Three traps of kafka-python 3.0 shape this module. With an offset reset policy the client walks past a truncated log with
-an INFO line, so there is none. A record it cannot parse raises out of ``poll()``, does not say where, and the next
-``poll()`` spins for ever, so such a consumer is dropped at once and `locate_unreadable` looks with one of its own. And
-Kafka's committed offsets say nothing about the store: they are sent for lag tools only, and never waited for.
+Three traps of kafka-python 3.0 shape this module. With an offset reset policy the client walks past a truncated log
+with an INFO line, so there is none. A record it cannot parse raises out of ``poll()``, does not say where, and the
+next ``poll()`` spins for ever, so such a consumer is dropped at once and `locate_unreadable` looks with one of its own.
+And Kafka's committed offsets say nothing about the store: they are sent for lag tools only, and never waited for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ COMMIT_EVERY_S = 1.0
 #: Unreadable offsets that are looked for in one go; the rest is found in the next.
 UNREADABLE_RUN = 500
 
-OUT_OF_RANGE = (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError, kafka_errors.LogTruncationError)
+OUT_OF_RANGE = (
+    kafka_errors.OffsetOutOfRangeError,
+    kafka_errors.NoOffsetForPartitionError,
+    kafka_errors.LogTruncationError,
+)
 
 #: Waiting does not mend these.
 FINAL = (kafka_errors.AuthorizationError, kafka_errors.SaslAuthenticationFailedError)
@@ -141,7 +145,7 @@ class Subscription:
         self._consumer.close(autocommit=False, timeout_ms=1_000)
 
 
-class _SeekToStore(ConsumerRebalanceListener):  # type: ignore[misc] (kafka-python has no types)
+class _SeekToStore(ConsumerRebalanceListener):
     """Makes each assigned partition start where the store says. Runs on the client's thread: it may only seek."""
 
     def __init__(
@@ -214,5 +218,5 @@ def _reading_options(settings: Settings, client_id: str) -> dict[str, Any]:
     }
 
 
-def _record(raw: Any) -> Record:  # noqa: ANN401 (kafka-python has no types)
+def _record(raw: Any) -> Record:
     return Record(raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), raw.timestamp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 PARTITIONS = 6
 
 #: The topic keeps everything, so that the database can be rebuilt from it; the broker's clock stamps each record.
-CONFIG = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
+CONFIG = {
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "cleanup.policy": "delete",
+    "message.timestamp.type": "LogAppendTime",
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class _Admin:
         }
         self._connections: list[Any] = []
 
-    def _connect(self, **options: Any) -> Any:  # noqa: ANN401 (kafka-python has no types)
+    def _connect(self, **options: Any) -> Any:
         connection = KafkaNetClient(**options)
         self._connections.append(connection)
         return connection
@@ -110,10 +116,8 @@ def _create(admin: KafkaAdminClient, settings: Settings) -> None:
         "replication_factor": settings.kafka_replication_factor,
         "configs": CONFIG,
     }
-    try:
+    with suppress(kafka_errors.TopicAlreadyExistsError):  # Another process was quicker.
         admin.create_topics({settings.topic: wanted}, wait_for_metadata=True)
-    except kafka_errors.TopicAlreadyExistsError:
-        pass  # Another process was quicker.
 
 
 def _verify(admin: KafkaAdminClient, topic: Topic) -> None:

@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
     """Open the projection for writing, and create it if it is not there.
 
-    WAL with synchronous=NORMAL: a power cut can undo the last commits, and the offsets with them, so they are read again.
+    WAL with synchronous=NORMAL: a power cut can undo the last commits, and the offsets with them: they are read again.
 
     Raises:
         StoreIncompatible: the file has another schema version.
@@ -57,10 +57,14 @@ def open_reader(path: Path, *, busy_timeout_s: float) -> Connection:
     """
     try:
         uri = f"file:{quote(str(path))}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
+        )
         found = _version(connection)
     except sqlite3.OperationalError as error:
-        raise StoreUnavailable(f"{path} cannot be read ({error}): the order-consumer creates it when it starts") from error
+        raise StoreUnavailable(
+            f"{path} cannot be read ({error}): the order-consumer creates it when it starts"
+        ) from error
     if found == 0:
         connection.close()
         raise StoreUnavailable(f"{path} is being created by the order-consumer")

@@ -1,7 +1,7 @@
 """Writing the projection. One process does (`orderflow.process.writer_lock`), one batch at a time.
 
-A `Batch` of rows is written in one transaction together with the positions it leads to: what was read and what came of it
-are never apart.
+A `Batch` of rows is written in one transaction together with the positions it leads to: what was read and what came of
+it are never apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orderflow.records import Anchor, Position
 from orderflow.store.sqlite import immediate, open_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from orderflow.broker.topic import Topic
     from orderflow.settings import Settings
@@ -148,7 +148,7 @@ class Writer:
         return {order_id for (order_id,) in found.fetchall()}
 
     def owners(self, ids: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
-        """Give the fingerprints of those (order id, event id) pairs that were seen before: of the first place of each."""
+        """Give the fingerprints of those (order id, event id) pairs that were seen before, of their first place."""
         found = self._connection.execute(
             """
             SELECT h.order_id, h.event_id, h.fingerprint
@@ -165,11 +165,11 @@ class Writer:
         """Write a batch in one transaction: all of it, or nothing."""
         with immediate(self._connection):
             many = self._connection.executemany
-            many(_insert("history", HistoryRow), batch.history)
-            many(_insert("skipped_messages", SkippedRow), batch.skipped)
-            many(_insert("orders", OrderRow), batch.created)
+            many(_insert("history", HistoryRow._fields), batch.history)
+            many(_insert("skipped_messages", SkippedRow._fields), batch.skipped)
+            many(_insert("orders", OrderRow._fields), batch.created)
             many(_SET_STATUS, batch.statuses.values())
-            many(_insert("positions", PositionRow, "OR REPLACE "), batch.positions.values())
+            many(_insert("positions", PositionRow._fields, "OR REPLACE "), batch.positions.values())
         self._bound_wal()
 
     def _bound_wal(self) -> None:
@@ -191,8 +191,7 @@ UPDATE orders SET status = ?, last_epoch = ?, last_partition = ?, last_offset = 
 """
 
 
-def _insert(table: str, row: type[NamedTuple] | type[tuple[object, ...]], conflict: str = "") -> str:
-    columns: Mapping[str, object] = row._fields  # type: ignore[union-attr]
+def _insert(table: str, columns: tuple[str, ...], conflict: str = "") -> str:
     marks = ", ".join("?" * len(columns))
     return f"INSERT {conflict}INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 (no outside text)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any, TypeVar
+from enum import EnumType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import msgspec
 
@@ -11,7 +12,7 @@ from orderflow.errors import InvalidBody, InvalidEvent
 from orderflow.events import text_of
 from orderflow.orders import from_json
 from orderflow.settings import LOOPBACK
-from orderflow.wording import plain
+from orderflow.wording import plain, split_path
 from orderflow.wsgi.problems import Problem
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class HostGuard:
         name = host.rsplit("]", 1)[0].lstrip("[") if host.startswith("[") else host.rsplit(":", 1)[0]
         if name.lower() not in self._allowed:
             raise Problem(
-                403, "foreign-host", f"This service does not answer for the host {host[:100]!r}; see ORDERFLOW_ALLOWED_HOSTS."
+                403,
+                "foreign-host",
+                f"This service does not answer for the host {host[:100]!r}; see ORDERFLOW_ALLOWED_HOSTS.",
             )
 
 
@@ -65,7 +68,9 @@ def read_body(environ: dict[str, Any], limit: int) -> bytes:
     """
     media_type = environ.get("CONTENT_TYPE", "").split(";", 1)[0].strip().lower()
     if media_type != "application/json":
-        raise Problem(415, "json-required", f"The body's Content-Type must be application/json, not {media_type[:100]!r}.")
+        raise Problem(
+            415, "json-required", f"The body's Content-Type must be application/json, not {media_type[:100]!r}."
+        )
     too_large = Problem(413, "body-too-large", f"The body is larger than {limit} bytes.")
     length = environ.get("CONTENT_LENGTH") or "0"
     if length.isdigit() and int(length) > limit:
@@ -101,7 +106,7 @@ def _wrong_fields(body: bytes, kind: type[Any]) -> dict[str, str]:
     """Find each field's own problem: the decoder stops at the first."""
     try:
         given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return {}
     wrong: dict[str, str] = {}
     known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
@@ -113,6 +118,13 @@ def _wrong_fields(body: bytes, kind: type[Any]) -> dict[str, str]:
         try:
             msgspec.json.decode(given[name], type=field.type, dec_hook=from_json)
         except msgspec.ValidationError as error:
-            wrong[name] = plain(str(error))
+            inner, problem = split_path(str(error))
+            wrong[name + inner] = plain(problem) + _choices(field.type)
     wrong |= {name[:100]: "is not a field of this request" for name in given if name not in known}
     return wrong
+
+
+def _choices(kind: Any) -> str:
+    """List the values of a field that is one of a closed set."""
+    members = [choice for one in (kind, *get_args(kind)) if isinstance(one, EnumType) for choice in one.__members__.values()]
+    return f"; expected one of {', '.join(members)}" if members else ""

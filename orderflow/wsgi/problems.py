@@ -13,7 +13,7 @@ import msgspec
 MEDIA_TYPE = "application/problem+json"
 
 
-class Problem(Exception):  # noqa: N818 (the RFC's word)
+class Problem(Exception):
     """An answer that is an error. ``extra`` are further members, ``headers`` go with it."""
 
     def __init__(
@@ -42,4 +42,9 @@ class Problem(Exception):  # noqa: N818 (the RFC's word)
 def for_status(status: int, detail: str, headers: dict[str, str] | None = None) -> Problem:
     """Build the problem of a status that Bottle decided on."""
     kinds = {400: "bad-request", 404: "no-such-route", 405: "method-not-allowed", 413: "body-too-large"}
-    return Problem(status, kinds.get(status, "internal-error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad-request"), detail, headers)
+    return Problem(
+        status,
+        kinds.get(status, "internal-error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad-request"),
+        detail,
+        headers,
+    )

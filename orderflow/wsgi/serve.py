@@ -1,4 +1,7 @@
-"""Serving on granian: one process for each service, which dies with its parent. docs/adr/0005-granian-one-process.md."""
+"""Serving on granian: one process for each service, which dies with its parent.
+
+Why granian, and why one: docs/adr/0005-granian-one-process.md.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
-from granian.server import Server
+from granian.server.mp import MPServer
 
 from orderflow import logs, process
 from orderflow.wsgi.draining import begin_draining
@@ -28,15 +31,17 @@ HEADER_TIMEOUT_MS = 10_000
 LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"_granian": {"level": "WARNING"}}}
 
 
-class _Server(Server):  # type: ignore[misc] (chosen at import time by granian)
+class _Server(MPServer):
     """Tells the worker that it is stopping before granian does."""
 
-    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (granian's signature)
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
         begin_draining()
-        super().signal_handler_interrupt(*args, **kwargs)
+        super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
-def serve(settings: Settings, program: str, make_app: Callable[[Settings], Any], *, port: int, threads: int, cpu: int) -> None:
+def serve(
+    settings: Settings, program: str, make_app: Callable[[Settings], Any], *, port: int, threads: int, cpu: int
+) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are answered first, within the drain timeout.
 
     ``make_app`` is called in the worker process: what it builds is never shared with the main one.
@@ -44,7 +49,7 @@ def serve(settings: Settings, program: str, make_app: Callable[[Settings], Any],
     main_pid = os.getpid()
     logs.set_up(settings, program)
 
-    def load(*_: object, **__: object) -> Any:  # noqa: ANN401 (a WSGI application)
+    def load(*_: object, **__: object) -> Any:
         process.die_with_parent(main_pid)
         if cpu >= 0:
             process.bind_to_cpu(cpu)

@@ -1,4 +1,4 @@
-"""One HTTP service: a Bottle application inside guards, with a JSON error on every path, probes, metrics and a log line.
+"""One HTTP service: a Bottle application inside guards, with JSON errors on every path, probes, metrics, a log line.
 
 Bottle finds the route and calls the handler. Everything around that is done here, once for both services.
 """
@@ -6,6 +6,7 @@ Bottle finds the route and calls the handler. Everything around that is done her
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import bottle
@@ -22,7 +23,7 @@ from orderflow.wsgi.metrics import Metrics
 from orderflow.wsgi.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from orderflow.settings import Settings
 
@@ -37,18 +38,21 @@ RETRY_AFTER = {"Retry-After": "1"}
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-class NotReady(Exception):  # noqa: N818 (an answer, no failure)
+class NotReady(Exception):
     """What a readiness check raises when the service cannot do its work."""
 
 
-#: A check gives a sentence and whether that is as it should be; or raises `NotReady`.
-Check = "Callable[[], tuple[bool, str]]"
+#: What a handler gives: the body at once, or piece by piece.
+Body = bytes | Iterator[bytes]
+
+#: A check tells whether something is as it should be, and says so in a sentence; or raises `NotReady`.
+Check = Callable[[], tuple[bool, str]]
 
 
 class Service:
     """A WSGI application."""
 
-    def __init__(self, name: str, settings: Settings, checks: dict[str, Callable[[], tuple[bool, str]]]) -> None:
+    def __init__(self, name: str, settings: Settings, checks: dict[str, Check]) -> None:
         self.name = name
         self.settings = settings
         self.metrics = Metrics()
@@ -60,7 +64,8 @@ class Service:
         self.router.get("/readyz", callback=self._readyz)
         self.router.get("/metrics", callback=self._metrics)
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401 (WSGI)
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
         started = time.perf_counter()
         trace = tracing.join(environ.get("HTTP_TRACEPARENT"))
         environ["orderflow.trace"] = trace
@@ -97,19 +102,22 @@ class Service:
 
     # Handlers.
 
-    def handler(self, call: Callable[[], bytes]) -> Callable[[], bytes | bottle.HTTPResponse]:
+    def handler(self, call: Callable[[], Body]) -> Callable[[], Body | bottle.HTTPResponse]:
         """Make a route's callback of a function that returns the body or raises."""
 
-        def callback() -> bytes | bottle.HTTPResponse:
+        def callback() -> Body | bottle.HTTPResponse:
             bottle.response.content_type = JSON
             try:
                 return call()
-            except Problem as problem:
-                return _response(problem)
+            except Problem as found:
+                problem = found
             except InvalidBody as error:
-                return _response(Problem(400, error.reason, error.detail, fields=error.fields or None))
+                problem = Problem(400, error.reason, error.detail, fields=error.fields or None)
             except StoreUnavailable as error:
-                return _response(Problem(503, "store-unavailable", f"{error}.", RETRY_AFTER))
+                problem = Problem(503, "store-unavailable", f"{error}.", RETRY_AFTER)
+            bottle.request.environ.setdefault("orderflow.log", {})["problem"] = problem.kind
+            headers = {"Content-Type": problems.MEDIA_TYPE, **problem.headers}
+            return bottle.HTTPResponse(problem.body(), problem.status, headers)
 
         return callback
 
@@ -157,17 +165,12 @@ class _Answer:
 
     __slots__ = ("_start", "_traceparent", "status")
 
-    def __init__(self, start_response: Any, traceparent: str) -> None:  # noqa: ANN401 (WSGI)
+    def __init__(self, start_response: Any, traceparent: str) -> None:
         self._start = start_response
         self._traceparent = traceparent
         self.status = 500
 
-    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:  # noqa: ANN401
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         self.status = int(status[:3])
         headers.append(("traceparent", self._traceparent))
         return self._start(status, headers, exc_info)
-
-
-def _response(problem: Problem) -> bottle.HTTPResponse:
-    headers = {"Content-Type": problems.MEDIA_TYPE, **problem.headers}
-    return bottle.HTTPResponse(problem.body(), problem.status, headers)

@@ -100,7 +100,9 @@ class OrderConsumer:
             return self._writer.open_epoch(topic, "the first start")
         epoch, topic_id = current
         if topic_id != topic.topic_id:
-            return self._open_epoch(topic, f"the topic {topic.name!r} has id {topic.topic_id}, and {topic_id} was applied")
+            return self._open_epoch(
+                topic, f"the topic {topic.name!r} has id {topic.topic_id}, and {topic_id} was applied"
+            )
         return epoch
 
     def _open_epoch(self, topic: Topic, reason: str) -> int:
@@ -148,7 +150,7 @@ class OrderConsumer:
             projected = projection.skip_unforeseen(record, error)
             self._write(projected.batch)
             self._report(self._settings.topic, projected, [record])
-            log.error("alert.opened", cause="internal_error", partition=record.partition, offset=record.offset)
+            log.error("alert.opened", cause="internal_error", partition=record.partition, offset=record.offset)  # noqa: TRY400
 
     def _write(self, batch: Batch) -> None:
         """Write; while the store is locked or the disk is full, wait and try again. Nothing is skipped for it."""

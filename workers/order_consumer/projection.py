@@ -1,8 +1,8 @@
 """Records -> rows: decodes, folds, and says of each record what came of it. Writes nothing itself.
 
-The rules are those of an order's history: docs/events.md. A record belongs to an order's history when it decodes, has the
-order's id as its key and lies on the partition of that key; the first place with an event id owns it; what an event does
-is `orderflow.orders.step`.
+The rules are those of an order's history: docs/events.md. A record belongs to an order's history when it decodes, has
+the order's id as its key and lies on the partition of that key; the first place with an event id owns it; what an event
+does is `orderflow.orders.step`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Projection:
     def project(self, records: Sequence[Record]) -> Projected:
         """Turn records, in the sequence they were read in, into the rows they come to."""
         reads = [self._read(record) for record in records]
-        placed = [(r.event.order_id, r.event_id) for r in reads if not isinstance(r.event, InvalidEvent) and not r.misplaced]
+        placed = [
+            (r.event.order_id, r.event_id) for r in reads if not isinstance(r.event, InvalidEvent) and not r.misplaced
+        ]
         known = self._writer.known_orders({order_id for order_id, _ in placed})
         owners = self._writer.owners(set(placed))
         projected = Projected()
@@ -78,7 +80,8 @@ class Projection:
         projected = Projected()
         reason = SkipReason.INTERNAL_ERROR
         trace = "".join(traceback.format_exception(error))
-        self._skip(projected, record, reason, f"{type(error).__name__}: {error}", trace=trace)
+        read = Read(record, InvalidEvent(reason, f"{type(error).__name__}: {error}"))
+        self._skip(projected, read, reason, str(read.event), trace)
         self._move(projected.batch, record, None)
         return projected
 
@@ -113,7 +116,7 @@ class Projection:
         record, event = read.record, read.event
         self._move(projected.batch, record, read.event_id or None)
         if isinstance(event, InvalidEvent):
-            self._skip(projected, record, SkipReason(event.reason), event.detail)
+            self._skip(projected, read, SkipReason(event.reason), event.detail)
             return
         fingerprint = events.fingerprint(event)
         outcome, reason = self._outcome(read, event, fingerprint, known, owners)
@@ -128,7 +131,7 @@ class Projection:
         if outcome == "applied":
             self._apply(projected.batch, record, event)
         if reason is not None:
-            self._skip(projected, record, reason, reason.sentence, event.order_id, read.event_id)
+            self._skip(projected, read, reason, reason.sentence)
         else:
             projected.counts[outcome] += 1
 
@@ -163,20 +166,15 @@ class Projection:
         else:
             batch.statuses[event.order_id] = StatusRow(event.status, *place, event.order_id)
 
-    def _skip(  # noqa: PLR0913 (a row's columns)
-        self,
-        projected: Projected,
-        record: Record,
-        reason: SkipReason,
-        detail: str,
-        order_id: str | None = None,
-        event_id: str | None = None,
-        trace: str | None = None,
+    def _skip(
+        self, projected: Projected, read: Read, reason: SkipReason, detail: str, trace: str | None = None
     ) -> None:
+        record = read.record
+        order_id = None if isinstance(read.event, InvalidEvent) else read.event.order_id
         projected.batch.skipped.append(
             SkippedRow(
                 self._epoch, record.partition, record.offset, reason, detail, record.key, record.value,
-                _headers_json(record), record.logged_at, order_id, event_id, trace,
+                _headers_json(record), record.logged_at, order_id, read.event_id or None, trace,
                 trace_id_of(record.header("traceparent")),
             )
         )  # fmt: skip

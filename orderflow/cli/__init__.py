@@ -1,0 +1,1 @@
+"""The command ``orderflow``: one module a subcommand."""

@@ -1,0 +1,51 @@
+"""What the commands share: the option ``--stack``, and how results are shown to people and to machines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orderflow.settings import Settings
+from orderflow.stack import CONF, Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: A command that needs a stack takes ``stack: StackOption = Path()``.
+StackOption = Annotated[Path, typer.Option("--stack", metavar="DIR", help="The stack's folder.", show_default="here")]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
+
+
+def settings_of(directory: Path) -> Settings:
+    """The settings of the stack in a folder, or the environment's where there is none."""
+    if (directory / CONF).exists():
+        return Stack.open(directory).settings
+    return Settings.from_env()
+
+
+def show_json(value: object) -> None:
+    """One document, indented."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table: drawn on a terminal, plain aligned columns elsewhere."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        table = Table(*columns)
+        for row in cells:
+            table.add_row(*map(Text.from_ansi, row))  # Text: what is shown may hold rich's own markup signs
+        Console().print(table)
+        return
+    lines = [list(columns), *cells]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    for line in lines:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
