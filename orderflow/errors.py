@@ -12,9 +12,12 @@ OrderflowError
 │   ├── Undelivered        some of a group is not acknowledged: the policy waits and tries again
 │   └── TopicMisconfigured exit with EX_CONFIG: the topic is not the one orderflow is built on
 ├── LogReplaced            the log is not the one that was applied: open a new epoch, replay
-└── StoreError
-    ├── StoreUnavailable   answer 503, or wait: there is no database yet, or it is locked
-    └── StoreIncompatible  exit with EX_CONFIG: the file has another schema version
+├── StoreError
+│   ├── StoreUnavailable   answer 503, or wait: there is no database yet, or it is locked
+│   └── StoreIncompatible  exit with EX_CONFIG: the file has another schema version
+├── NoSupervisor           tell the operator: no supervisord answers, or it does not start
+├── SupervisorRefused      tell the operator: supervisord cannot do what it was asked
+└── StackError             tell the operator: a stack cannot be made, or does not become ready
 """
 
 from __future__ import annotations
@@ -98,3 +101,15 @@ class StoreUnavailable(StoreError):
 
 class StoreIncompatible(StoreError):
     """The database was written by another version of orderflow."""
+
+
+class NoSupervisor(OrderflowError):
+    """No supervisord answers on the socket, or it does not start."""
+
+
+class SupervisorRefused(OrderflowError):
+    """Supervisor answered that it cannot do what it was asked."""
+
+
+class StackError(OrderflowError):
+    """A stack cannot be made, or does not become ready."""

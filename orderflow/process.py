@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import structlog
 
+from orderflow.settings import supervised
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -145,13 +147,19 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its parent (a pid) dies, however it dies."""
+def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel signal this process when its parent (a pid) dies, however it dies."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+    if libc.prctl(_PR_SET_PDEATHSIG, number) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
         os._exit(EX_OK)  # The parent died before the call: nobody will send the signal.
+
+
+def stop_with_supervisor() -> None:
+    """Stop when Supervisor is killed: a second one would start a second of each program beside these."""
+    if supervised():
+        die_with_parent(os.getppid(), signal.SIGTERM)
 
 
 def bind_to_cpu(cpu: int) -> None:

@@ -54,8 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     cart_port: Port = 5000
     order_port: Port = 5001
-    cart_threads: Annotated[int, Meta(ge=4, le=512)] = 64
-    order_threads: Annotated[int, Meta(ge=1, le=512)] = 4
+    cart_threads: Annotated[int, Meta(ge=4, le=2_048)] = 256
+    order_threads: Annotated[int, Meta(ge=2, le=512)] = 8
     http_backpressure: Annotated[int, Meta(ge=8, le=10_000)] = 512
     http_body_limit_bytes: Annotated[int, Meta(ge=1024, le=10_485_760)] = 65_536
     http_drain_timeout_s: Seconds = 15.0
@@ -108,6 +108,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for field, text in found.items():
             _check(field, text)
         settings = msgspec.convert(found, cls, strict=False)
+        if "kafka_bootstrap_servers" not in found:
+            local = f"127.0.0.1:{settings.kafka_port}"
+            settings = msgspec.structs.replace(settings, kafka_bootstrap_servers=local)
         _check_together(settings)
         return settings
 
@@ -165,11 +168,17 @@ def inherited(*, settings: bool) -> dict[str, str]:
     }
 
 
+def supervised() -> bool:
+    """Whether Supervisor has started this process."""
+    return "SUPERVISOR_ENABLED" in os.environ
+
+
 def _refuse_unknown(environ: Mapping[str, str], names: Mapping[str, str]) -> None:
     for name in environ:
         if name.startswith(PREFIX) and name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else "`orderflow config` lists all"
+            ours = [known.removeprefix(PREFIX) for known in names]
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "`orderflow config` lists all"
             raise SettingsError(f"{name} is no setting of orderflow; {hint}")
 
 

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import orderflow
-from orderflow.errors import OrderflowError
+from orderflow.errors import NoSupervisor, StackError
 from orderflow.settings import Settings, inherited
 from orderflow.status import ON_DEMAND, Row, status
 from orderflow.supervise import (
     SOCKET_PATH_MAX_BYTES,
-    NoSupervisor,
     Supervisor,
     read_environment,
     read_socket,
@@ -51,10 +50,6 @@ PORTS = ("cart_port", "order_port", "kafka_port", "kafka_controller_port")
 #: Where to look for free ports: below the ports that the kernel gives to outgoing connections. A client that tries
 #: again and again to reach a broker which is down could otherwise get the broker's own port, and keep it from starting.
 PORT_RANGE = range(10_000, 32_768)
-
-
-class StackError(OrderflowError):
-    """A stack cannot be made, or does not become ready."""
 
 
 def project_file(name: str) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
+
+from orderflow.process import read_heartbeat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,17 +34,6 @@ ON_DEMAND = "on demand"
 
 #: Where to reach what listens everywhere.
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
-
-
-class Heartbeat(msgspec.Struct, frozen=True):
-    """What a worker writes to ``var/run/<program>.json`` once a second."""
-
-    program: str
-    pid: int
-    at: float
-    state: str
-    waits_for: str | None = None
-    counters: dict[str, Any] = {}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -147,17 +137,12 @@ def _service(host: str, port: int) -> tuple[bool, str]:
 
 
 def _worker(program: ProgramState, settings: Settings) -> tuple[bool, str]:
-    try:
-        path = settings.run_dir / f"{program.name}.json"
-        beat = msgspec.json.decode(path.read_bytes(), type=Heartbeat)
-    except (OSError, msgspec.DecodeError):
-        beat = None
+    beat = read_heartbeat(settings, program.name)
     if beat is None or beat.pid != program.pid:  # another pid: the file of a process that has gone
         # What is started on demand need not be one of our workers.
         return not program.autostart, "" if not program.autostart else "no heartbeat yet"
-    age_s = time.time() - beat.at
-    if age_s > settings.heartbeat_stale_s:
-        return False, f"no heartbeat for {age_s:.0f} s"
+    if beat.age_s() > settings.heartbeat_stale_s:
+        return False, f"no heartbeat for {beat.age_s():.0f} s"
     if beat.waits_for:
         return False, f"waits for {beat.waits_for}"
     return beat.state == "running", beat.state

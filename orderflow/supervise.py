@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from supervisor.datatypes import dict_of_key_value_pairs
 from supervisor.xmlrpc import Faults
 
-from orderflow.errors import OrderflowError
+from orderflow.errors import NoSupervisor, StackError, SupervisorRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,14 +25,6 @@ CALL_TIMEOUT_S = 60.0
 
 #: The longest path the kernel takes for a unix socket is 107 bytes; Supervisor first binds it with ".<pid>" behind.
 SOCKET_PATH_MAX_BYTES = 107 - len(".4194304")
-
-
-class NoSupervisor(OrderflowError):
-    """No supervisord answers on the socket, or it does not start."""
-
-
-class SupervisorRefused(OrderflowError):
-    """Supervisor answered that it cannot do what it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +162,7 @@ def read_conf(conf: Path) -> RawConfigParser:
 def _quoted(name: str, value: str) -> str:
     # Supervisor's syntax has no escapes, and takes " ;" and " #" for comments even inside quotes.
     if '"' in value or " ;" in value or " #" in value or value.strip("'") != value or not value.isprintable():
-        raise OrderflowError(f"{name}: supervisord.conf cannot hold a value with quotes, comment signs or line breaks")
+        raise StackError(f"{name}: supervisord.conf cannot hold a value with quotes, comment signs or line breaks")
     return '"' + value.replace("%", "%%") + '"'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import bottle
@@ -11,7 +12,7 @@ from orderflow.errors import StoreError
 from orderflow.process import read_heartbeat
 from orderflow.store.reader import WALK_PAGE, Reader, StoredOrder
 from orderflow.wsgi.problems import Problem
-from orderflow.wsgi.service import NotReady, Service
+from orderflow.wsgi.service import RETRY_AFTER, NotReady, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,9 @@ class Orders:
     def __init__(self, settings: Settings, reader: Reader) -> None:
         self._settings = settings
         self._reader = reader
+        # A caller that reads all ids slowly holds a thread; half of them are left for the others.
+        self._walks_max = max(1, settings.order_threads // 2)
+        self._walks = threading.BoundedSemaphore(self._walks_max)
 
     def order_details(self) -> bytes:
         """Answer ``GET /order-details?orderId=``."""
@@ -62,8 +66,26 @@ class Orders:
             )
         if "limit" in bottle.request.query or "cursor" in bottle.request.query:
             return self._page(topic)
-        pages = self._reader.walk_order_ids()
-        return _stream(next(pages, []), pages)
+        if not self._walks.acquire(blocking=False):
+            detail = f"{self._walks_max} callers read all ids already; ask again, or for a page with limit."
+            raise Problem(503, "too-many-walks", detail, RETRY_AFTER)
+        try:
+            pages = self._reader.walk_order_ids()
+            # The first page is read here, so that a store that cannot be read is still a 503.
+            return self._stream(next(pages, []), pages)
+        except BaseException:
+            self._walks.release()
+            raise
+
+    def _stream(self, first: list[str], pages: Iterator[list[str]]) -> Iterator[bytes]:
+        """Write a JSON list page by page: memory stays flat, however many ids there are."""
+        try:
+            yield _encoder.encode(first)[:-1]
+            for page in pages:
+                yield b"," + _encoder.encode(page)[1:-1]
+            yield b"]"
+        finally:
+            self._walks.release()
 
     def _page(self, topic: str) -> bytes:
         limit = _number("limit", 1_000, 1, WALK_PAGE)
@@ -109,15 +131,6 @@ def _number(name: str, default: int, least: int, most: int) -> int:
             400, "invalid-parameter", f"The parameter {name} {problem}, not {text[:50]!r}.", fields={name: problem}
         )
     return int(text)
-
-
-def _stream(first: list[str], pages: Iterator[list[str]]) -> Iterator[bytes]:
-    """Write a JSON list page by page: memory stays flat, however many ids there are."""
-    # The first page was read by the caller, so that a store that cannot be read is still a 503.
-    yield _encoder.encode(first)[:-1]
-    for page in pages:
-        yield b"," + _encoder.encode(page)[1:-1]
-    yield b"]"
 
 
 def _shown(order: StoredOrder) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,12 +71,13 @@ def _tell_urls(settings: Settings) -> None:
 
 def _tell_commands(stack: Stack) -> None:
     settings = stack.settings
+    elsewhere = "" if stack.directory == Path.cwd() else f" --stack {stack.directory}"
     typer.echo(f"""
 Try:
   curl -X POST {_url(settings.http_host, settings.cart_port)}/create-order \\
        -H 'Content-Type: application/json' -d '{{"orderId": "ord-1", "itemsNum": 2}}'
   curl '{_url(settings.http_host, settings.order_port)}/order-details?orderId=ord-1'
-  .venv/bin/orderflow status""")
+  {sys.argv[0]} status{elsewhere}""")
 
 
 def _url(host: str, port: int) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orderflow.cli.terminal import JsonOption, StackOption, show_json, show_table
+from orderflow.errors import NoSupervisor
 from orderflow.stack import POLL_S, Stack
-from orderflow.supervise import NoSupervisor
 
 if TYPE_CHECKING:
     from orderflow.status import Row

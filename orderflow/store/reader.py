@@ -31,7 +31,22 @@ class StoredOrder(NamedTuple):
     status: str
 
 
+class SkippedMessage(NamedTuple):
+    """A message that was not applied; ``detail`` is the reason's sentence for it."""
+
+    epoch: int
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    value: bytes | None
+    order_id: str | None
+    event_id: str | None
+    state: str
+
+
 _ORDER = f"SELECT {', '.join(StoredOrder._fields)} FROM orders WHERE order_id = ?"  # noqa: S608 (no outside text)
+_SKIPPED = f"SELECT {', '.join(SkippedMessage._fields)} FROM skipped_messages ORDER BY rowid DESC LIMIT ?"  # noqa: S608
 
 
 class Reader:
@@ -59,6 +74,10 @@ class Reader:
         while page := self.order_ids(after, WALK_PAGE):
             yield [order_id for _, order_id in page]
             after = page[-1][0]
+
+    def skipped(self, limit: int) -> list[SkippedMessage]:
+        """Give the messages that were skipped last, newest first."""
+        return [SkippedMessage(*row) for row in self._query(_SKIPPED, (limit,))]
 
     def check(self) -> None:
         """Make sure that the projection can be read.

@@ -126,5 +126,8 @@ def _wrong_fields(body: bytes, kind: type[Any]) -> dict[str, str]:
 
 def _choices(kind: Any) -> str:
     """List the values of a field that is one of a closed set."""
-    members = [choice for one in (kind, *get_args(kind)) if isinstance(one, EnumType) for choice in one.__members__.values()]
+    members: list[str] = []
+    for one in (kind, *get_args(kind)):
+        if isinstance(one, EnumType):
+            members += one.__members__.values()
     return f"; expected one of {', '.join(members)}" if members else ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from orderflow import logs, process
@@ -28,7 +29,7 @@ log = structlog.get_logger(__name__)
 HEADER_TIMEOUT_MS = 10_000
 
 #: granian's loggers go through ours.
-LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"_granian": {"level": "WARNING"}}}
+LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"_granian": {}}}
 
 
 class _Server(MPServer):
@@ -47,6 +48,7 @@ def serve(
     ``make_app`` is called in the worker process: what it builds is never shared with the main one.
     """
     main_pid = os.getpid()
+    process.stop_with_supervisor()
     logs.set_up(settings, program)
 
     def load(*_: object, **__: object) -> Any:
@@ -67,6 +69,7 @@ def serve(
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
         websockets=False,
         log_dictconfig=LOGGING,
+        log_level=LogLevels.error,  # It warns of many threads; a slow client holds one, so there are many.
         log_access=False,
         workers_kill_timeout=round(settings.http_drain_timeout_s),
         process_name=None,

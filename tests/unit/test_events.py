@@ -50,9 +50,7 @@ def created(draw: st.DrawFn) -> OrderCreated:
     return OrderCreated(order_id=order_id, order=order, event_id=EVENT_ID, occurred_at=draw(st.none() | moments))
 
 
-changed = st.builds(
-    StatusChanged, order_id=ids, status=st.sampled_from(Status), event_id=st.none() | st.just(EVENT_ID)
-)
+changed = st.builds(StatusChanged, order_id=ids, status=st.sampled_from(Status), event_id=st.none() | st.just(EVENT_ID))
 
 
 def changed_by(change: dict[str, object]) -> bytes:

@@ -26,7 +26,9 @@ def test_shipping_is_two_percent_halves_up(minor: int) -> None:
     assert money(amount * Decimal("0.02")) == (amount * Decimal("0.02")).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
-@pytest.mark.parametrize(("number", "text"), [(10.1, "10.10"), (3, "3.00"), (0.3, "0.30"), (99999999999.99, "99999999999.99")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(10.1, "10.10"), (3, "3.00"), (0.3, "0.30"), (99999999999.99, "99999999999.99")]
+)
 def test_a_json_number_means_the_decimal_that_was_written(number: float, text: str) -> None:
     """0.3 is 0.30, and not the binary fraction next to it."""
     assert str(money_from_json(number)) == text

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from order_consumer.projection import Projection
 
+from order_consumer.projection import Projection
 from orderflow.broker import Topic, partition_of
 from orderflow.records import Anchor, Position, Record, UnreadableRecord
 from orderflow.settings import Settings

@@ -23,6 +23,7 @@ def main() -> int:
     logs.set_up(settings, PROGRAM)
     log = structlog.get_logger(PROGRAM)
     stop = process.StopFlag().install()
+    process.stop_with_supervisor()
     heartbeat = process.Heartbeat(settings, PROGRAM)
 
     def waiting(holder: int | None) -> None:

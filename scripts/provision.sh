@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Installs what orderflow needs: system packages, .venv, the broker's jars. Safe to repeat; then it takes no time.
+#
+# On Debian and Ubuntu, as root or with sudo, it installs what is missing. Elsewhere it says what to install.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'provision: %s\n' "$*"; }
+fail() { printf 'provision: %s\n' "$*" >&2; exit 1; }
+
+# quietly COMMAND...: its output is shown only when it fails
+quietly() {
+  local log
+  log=$(mktemp)
+  "$@" >"$log" 2>&1 || { cat "$log" >&2; rm -f "$log"; fail "this failed: $*"; }
+  rm -f "$log"
+}
+
+# --- what is there -----------------------------------------------------------------------------------------------
+
+# A python3 with venv, 3.11 or newer. Debian has `venv` without `ensurepip` until python3-venv is installed, and a
+# version manager's shim may stand for an interpreter that is not installed: only running it tells.
+find_python() {
+  local python
+  for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
+    if "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$python"
+      return
+    fi
+  done
+  return 1
+}
+
+java_is_new_enough() {
+  local version
+  version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p') || return 1
+  [ "${version:-0}" -ge 17 ]
+}
+
+# What .venv is made from; where it stands, too: it cannot be moved. Packages below the source roots are mapped one by
+# one in an editable install, so a new one wants a new install.
+venv_hash() {
+  {
+    pwd
+    find http workers -mindepth 1 -maxdepth 1 -type d ! -name '__pycache__' ! -name '*.egg-info' | sort
+    cat setup.py pyproject.toml constraints.txt
+  } | sha256sum
+}
+
+broker_hash() { sha256sum <deploy/kafka/pom.xml; }
+
+same() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; } # same STAMP HASH
+
+# --- system packages ---------------------------------------------------------------------------------------------
+
+install_packages() { # install_packages MISSING...
+  command -v apt-get >/dev/null || fail "please install: ${list%, }"
+  local sudo=() java=openjdk-17-jre-headless packages=() what
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "please install (neither root nor sudo here): ${list%, }"
+    sudo=(sudo)
+  fi
+  # Maintainer scripts must not ask, another apt may be at work, and a mirror may stumble.
+  local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+
+  say "apt: updating the package lists"
+  quietly "${apt[@]}" update
+  apt-cache show "$java" >/dev/null 2>&1 || java=default-jre-headless
+  for what in "$@"; do
+    case $what in
+      *Java*) packages+=("$java") ;;
+      *Maven*) packages+=(maven) ;;
+      *Python*) packages+=("$(python_package)") ;;
+    esac
+  done
+  say "apt: installing ${packages[*]}"
+  quietly "${apt[@]}" install -y --no-install-recommends "${packages[@]}"
+}
+
+# python3-venv, or on a release whose python3 is too old a newer one beside it.
+python_package() {
+  local version
+  version=$(apt-cache show python3 2>/dev/null | sed -n 's/^Version: 3\.\([0-9]*\).*/\1/p' | head -n 1)
+  if [ "${version:-0}" -lt 11 ] && apt-cache show python3.11-venv >/dev/null 2>&1; then
+    echo python3.11-venv
+  else
+    echo python3-venv
+  fi
+}
+
+# --- the steps ---------------------------------------------------------------------------------------------------
+
+mkdir -p var/log var/run var/kafka
+# `make up` and `make test` may start at the same time. Where there is no flock, nobody waits.
+exec 9>var/run/provision.lock
+if command -v flock >/dev/null; then flock 9; fi
+
+venv=$(venv_hash)
+broker=$(broker_hash)
+missing=()
+same .venv/.provisioned "$venv" && .venv/bin/python -c '' 2>/dev/null && venv_ready=1 || venv_ready=
+same deploy/kafka/libs/.provisioned "$broker" && broker_ready=1 || broker_ready=
+java_is_new_enough || missing+=("Java 17 or newer")
+[ -n "$broker_ready" ] || command -v mvn >/dev/null || missing+=("Maven")
+[ -n "$venv_ready" ] || find_python >/dev/null || missing+=("Python 3.11 or newer with venv")
+
+if [ ${#missing[@]} -gt 0 ]; then
+  printf -v list '%s, ' "${missing[@]}"
+  say "missing: ${list%, }"
+  install_packages "${missing[@]}"
+  java_is_new_enough || fail "there is still no Java 17 or newer on PATH; please install one"
+  [ -n "$venv_ready" ] || find_python >/dev/null || fail "there is still no Python 3.11 or newer with venv; please install one"
+fi
+
+if [ -z "$venv_ready" ]; then
+  # Kept when it works: pip then installs the difference.
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    say "python: making .venv with $(find_python)"
+    "$(find_python)" -m venv --clear .venv
+  fi
+  say "python: installing $(grep -c == constraints.txt) packages and orderflow itself into .venv"
+  quietly .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]'
+  echo "$venv" >.venv/.provisioned
+fi
+
+if [ -z "$broker_ready" ]; then
+  say "broker: resolving Apache Kafka with Maven"
+  rm -rf deploy/kafka/libs # jars of another version would lie on the same class path
+  quietly mvn -q -B -f deploy/kafka/pom.xml dependency:copy-dependencies
+  echo "$broker" >deploy/kafka/libs/.provisioned
+fi
+
+say "ready"
