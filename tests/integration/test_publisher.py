@@ -1,0 +1,204 @@
+"""Publishing to a real broker: what is told of an event is true of the topic, whatever the broker does meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown, ensure_topic
+from orderflow.broker.producer import Delivery, Producer
+from orderflow.broker.topic import CONFIG, PARTITIONS
+from orderflow.errors import Rejected, Unsent
+from orderflow.stack import free_ports
+from tests.support.messages import admin, message
+from tests.support.topic import read_topic
+from tests.support.waiting import frozen, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from orderflow.broker.producer import Result
+    from orderflow.settings import Settings
+    from tests.conftest import Figures
+    from tests.support.broker import Broker
+
+SHORT = {"publish_attempt_timeout_s": 0.5, "publish_deadline_s": 1.5, "publish_retry_first_delay_s": 0.05}
+
+#: From the broker's return to the next acknowledgement.
+BACK_S = 3.0
+
+
+@contextmanager
+def publishing(settings: Settings, producer: Producer | None = None) -> Iterator[Publisher]:
+    publisher = Publisher(settings, producer or Producer(settings, "test"))
+    try:
+        yield publisher
+    finally:
+        publisher.close()
+
+
+def _event_ids(settings: Settings) -> list[str]:
+    return [record.event_id for record in read_topic(settings)]
+
+
+def test_a_published_event_is_where_the_answer_says(broker: Broker) -> None:
+    settings = broker.settings()
+    ensure_topic(settings, "test")
+    sent = [message(f"order-{number % 7}") for number in range(50)]
+
+    with publishing(settings) as publisher:
+        outcomes = [publisher.publish(one) for one in sent]
+
+    records = {record.place: record for record in read_topic(settings)}
+    assert len(records) == len(sent)
+    for one, outcome in zip(sent, outcomes, strict=True):
+        assert isinstance(outcome, Published)
+        record = records[outcome.partition, outcome.offset]
+        assert (record.key, record.value, record.headers) == (one.key, one.value, one.headers)
+
+
+@pytest.mark.parametrize("frozen_s", [2.0, 6.0])
+def test_publishing_goes_on_after_the_broker_was_frozen_with_a_send_in_flight(
+    broker: Broker, figures: Figures, frozen_s: float
+) -> None:
+    settings = broker.settings(**SHORT)
+    ensure_topic(settings, "test")
+    told: list[tuple[Message, Outcome]] = []
+
+    with publishing(settings) as publisher:
+
+        def publish(order_id: str) -> Outcome:
+            one = message(order_id)
+            told.append((one, publisher.publish(one)))
+            return told[-1][1]
+
+        assert isinstance(publish("order-1"), Published)
+        with frozen(broker.pid):
+            since = time.monotonic()
+            in_flight = publish("order-1")
+            # A producer that was built anew meanwhile knows no metadata: what it is given was never sent.
+            refused = publish("order-2")
+            while time.monotonic() - since < frozen_s:
+                assert not isinstance(publish("order-3"), Published)
+        thawed = time.monotonic()
+        until(lambda: isinstance(publish("order-1"), Published), "an event is published again", within_s=30)
+        back_s = time.monotonic() - thawed
+        assert isinstance(publish("order-1"), Published)
+
+    figures("publisher, broker frozen", frozen_s=frozen_s, back_s=back_s)
+    assert isinstance(in_flight, Unknown)
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, Unsent)
+    assert back_s < BACK_S
+    on_topic = _event_ids(settings)
+    for one, outcome in told:
+        if isinstance(outcome, Published):
+            assert on_topic.count(one.event_id) == 1
+        if isinstance(outcome, Refused):
+            assert one.event_id not in on_topic
+
+
+def test_without_a_broker_an_event_is_refused_in_time_and_nothing_is_left_behind(broker: Broker) -> None:
+    (nobody,) = free_ports(1)
+    settings = broker.settings(**SHORT, kafka_bootstrap_servers=f"127.0.0.1:{nobody}")
+    threads = set(threading.enumerate())
+
+    with publishing(settings) as publisher:
+        for _ in range(5):
+            began = time.monotonic()
+            outcome = publisher.publish(message("order-1"))
+            assert isinstance(outcome, Refused)
+            assert isinstance(outcome.error, Unsent)
+            assert time.monotonic() - began < settings.publish_deadline_s + 0.5
+
+    until(lambda: set(threading.enumerate()) <= threads, "the producers' threads are gone", within_s=5)
+
+
+def test_what_is_too_large_is_refused_for_good_and_its_neighbours_are_published(broker: Broker) -> None:
+    settings = broker.settings()
+    limit = {"max.message.bytes": "4096"}
+    with admin(settings) as client:
+        new = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": CONFIG | limit}
+        client.create_topics({settings.topic: new}, wait_for_metadata=True)
+    ensure_topic(settings, "test")
+    # More than the broker takes; more than the client sends at all.
+    large = [message("order-large", padding=8_000), message("order-huge", padding=2_000_000)]
+    small = [message(f"order-{number}") for number in range(10)]
+
+    with publishing(settings) as publisher, ThreadPoolExecutor(len(large) + len(small)) as pool:
+        began = time.monotonic()
+        outcomes = list(pool.map(publisher.publish, [*large, *small]))
+        took_s = time.monotonic() - began
+
+    for outcome in outcomes[: len(large)]:
+        assert isinstance(outcome, Refused)
+        assert isinstance(outcome.error, Rejected)
+    assert all(isinstance(outcome, Published) for outcome in outcomes[len(large) :])
+    assert sorted(_event_ids(settings)) == sorted(one.event_id for one in small)
+    assert took_s < 5, "it was tried again, though Kafka would say the same"
+
+
+@dataclass(frozen=True)
+class Flight:
+    """One event on its way: when it was handed over, when it was settled, where it is."""
+
+    order_id: str
+    began: float
+    ended: float
+    result: Result
+
+
+class WatchedProducer(Producer):
+    """The producer as it is, and a record of what was in flight when."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, "test")
+        self.flights: list[Flight] = []
+        self.groups: list[int] = []
+
+    def deliver(self, messages: Sequence[Message]) -> list[Result]:
+        began = time.monotonic()
+        results = super().deliver(messages)
+        ended = time.monotonic()
+        self.groups.append(len(messages))
+        self.flights += [Flight(m.order_id, began, ended, r) for m, r in zip(messages, results, strict=True)]
+        return results
+
+
+def test_two_events_of_one_order_are_never_in_flight_together(broker: Broker, figures: Figures) -> None:
+    settings = broker.settings()
+    ensure_topic(settings, "test")
+    producer = WatchedProducer(settings)
+    callers, each, orders = 24, 40, 4
+
+    with publishing(settings, producer) as publisher, ThreadPoolExecutor(callers) as pool:
+
+        def call(caller: int) -> list[tuple[Message, Outcome]]:
+            mine = [message(f"order-{caller % orders}") for _ in range(each)]
+            return [(one, publisher.publish(one)) for one in mine]
+
+        told = list(pool.map(call, range(callers)))
+
+    flights: dict[str, list[Flight]] = defaultdict(list)
+    for flight in producer.flights:
+        flights[flight.order_id].append(flight)
+    assert sum(map(len, flights.values())) == callers * each
+    for ones in flights.values():
+        for before, after in itertools.pairwise(ones):
+            assert isinstance(before.result, Delivery)
+            assert isinstance(after.result, Delivery)
+            assert before.ended <= after.began
+            assert before.result.offset < after.result.offset
+    history = {record.event_id: record.offset for record in read_topic(settings)}
+    for mine in told:
+        offsets = [outcome.offset for _, outcome in mine if isinstance(outcome, Published)]
+        assert offsets == sorted(offsets) == [history[one.event_id] for one, _ in mine]
+    figures("24 callers on 4 orders", groups=len(producer.groups), largest_group=max(producer.groups))

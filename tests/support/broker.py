@@ -1,0 +1,86 @@
+"""A broker without Supervisor, as deploy/kafka/launch runs it, on ports of its own."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import struct
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from orderflow.settings import Settings, inherited
+from orderflow.stack import free_ports, project_file
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+START_TIMEOUT_S = 60.0
+
+#: A request that every broker answers before anything else: ApiVersions, version 0, correlation 1, no client id.
+API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+
+
+@dataclass
+class Broker:
+    """A running broker. `settings` gives each caller a topic of its own on it."""
+
+    port: int
+    controller_port: int
+    folder: Path
+    pid: int
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @classmethod
+    @contextmanager
+    def start(cls, folder: Path) -> Iterator[Self]:
+        port, controller_port = free_ports(2)
+        environ = Settings(
+            var_dir=str(folder),
+            kafka_port=port,
+            kafka_controller_port=controller_port,
+            kafka_bootstrap_servers=f"127.0.0.1:{port}",
+        ).environ()
+        with (folder / "kafka.log").open("wb") as log:
+            process = subprocess.Popen(
+                [project_file("deploy/kafka/launch")],
+                env=inherited(settings=False) | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            until(lambda: process.poll() is not None or answers(port), "the broker answers", START_TIMEOUT_S, 0.1)
+            assert process.poll() is None, (folder / "kafka.log").read_text(encoding="utf-8")[-2_000:]
+            yield cls(port, controller_port, folder, process.pid)
+        finally:
+            process.kill()
+            process.wait(timeout=30)
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def settings(self, **settings: Any) -> Settings:
+        """Settings with a topic and a group that nobody else uses."""
+        number = next(self._numbers)
+        own = {
+            "kafka_bootstrap_servers": self.bootstrap,
+            "topic": f"events_{number}",
+            "consumer_group": f"group_{number}",
+            "var_dir": str(self.folder / str(number)),
+        }
+        return Settings.from_env(Settings(**own | settings).environ())
+
+
+def answers(port: int) -> bool:
+    """Whether a broker answers on a port: connecting alone can succeed before it does."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(API_VERSIONS)
+            return len(connection.recv(4)) == len("size")
+    except OSError:
+        return False

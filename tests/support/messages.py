@@ -1,0 +1,47 @@
+"""Messages and records as tests make them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kafka import KafkaAdminClient, KafkaProducer
+
+from orderflow.broker import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from orderflow.settings import Settings
+
+
+def message(order_id: str, status: str = "pending", *, padding: int = 0) -> Message:
+    """A status update, as the cart service would hand it to the publisher."""
+    event_id = str(uuid.uuid4())
+    event = {"type": "order.status_changed", "order_id": order_id, "event_id": event_id, "status": status}
+    value = json.dumps(event).encode() + b" " * padding
+    return Message(order_id.encode(), value, (("ce_id", event_id.encode()),), order_id, event_id)
+
+
+def produce(settings: Settings, records: Sequence[dict[str, Any]], **options: Any) -> list[tuple[int, int]]:
+    """Send records with a plain producer, and give their places. A record holds arguments of ``send``."""
+    with closing(KafkaProducer(bootstrap_servers=settings.bootstrap, metrics_enabled=False, **options)) as producer:
+        sent = [producer.send(settings.topic, **record).get(timeout=10) for record in records]
+    return [(metadata.partition, metadata.offset) for metadata in sent]
+
+
+@contextmanager
+def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    with closing(KafkaAdminClient(bootstrap_servers=settings.bootstrap)) as client:
+        yield client
+
+
+class NotUtf8(str):
+    """A header's name that goes over the wire as bytes which are not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff\xfe-name"
