@@ -39,9 +39,9 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where reading a partition goes on. The anchor is missing before the first record, and after an unreadable one."""
+    """Where reading a partition goes on. The anchor is missing after an unreadable record."""
 
-    next_offset: int = 0
+    next_offset: int
     anchor: Anchor | None = None
 
     @property

@@ -4,6 +4,7 @@
 set is in docs/adr/0002-producer-settings.md and docs/adr/0003-offsets-in-the-store.md.
 """
 
+from orderflow.broker.clients import reachable
 from orderflow.broker.publisher import Message, Outcome, Published, Publisher, Refused, Unknown
 from orderflow.broker.subscription import Subscription, Unreadable, locate_unreadable
 from orderflow.broker.topic import PARTITIONS, Topic, ensure_topic, partition_of
@@ -22,4 +23,5 @@ __all__ = [
     "ensure_topic",
     "locate_unreadable",
     "partition_of",
+    "reachable",
 ]

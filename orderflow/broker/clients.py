@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ def shared_options(settings: Settings, client_id: str) -> dict[str, Any]:
         "api_version": API_VERSION,
         "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
     }
+
+
+def reachable(settings: Settings, timeout_s: float = 1.0) -> bool:
+    """Tell whether one of the brokers takes a connection. Builds no client: those leak when they fail."""
+    for address in settings.bootstrap:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def milliseconds(seconds: float) -> int:

@@ -67,6 +67,7 @@ class Subscription:
         self._max_records = settings.poll_max_records
         self._unverified: set[int] = set()
         self._committed_at = 0.0
+        self._heard_at = time.monotonic()
         self._consumer = KafkaConsumer(
             **_reading_options(settings, "order-consumer"),
             group_id=settings.consumer_group,
@@ -96,6 +97,8 @@ class Subscription:
             raise BrokerError(f"Kafka refuses this consumer: {error}") from error
         except Exception as error:  # whatever a damaged record makes the parser raise
             raise Unreadable(error, self._reached()) from error
+        if polled:
+            self._heard_at = time.monotonic()
         records: list[Record] = []
         for partition, found in polled.items():
             fresh = [_record(raw) for raw in found]
@@ -106,11 +109,16 @@ class Subscription:
 
     def _verify(self, partition: int, records: list[Record]) -> list[Record]:
         """Compare the first record with the anchor, and drop it: it was applied before."""
-        anchor = self.positions[partition].anchor
+        first = records[0]
         self._unverified.discard(partition)
+        position = self.positions.get(partition)
+        if position is None:
+            if first.offset > 0:
+                log.error("alert.opened", cause="log_starts_late", partition=partition, offset=first.offset)
+            return records
+        anchor = position.anchor
         if anchor is None:
             return records
-        first = records[0]
         if (first.offset, first.checksum()) != (anchor.offset, anchor.checksum):
             raise LogReplaced(
                 f"At offset {anchor.offset} of partition {partition} the topic {self._topic.name!r} does not hold the "
@@ -120,13 +128,19 @@ class Subscription:
         return records[1:]
 
     def _reached(self) -> dict[int, int]:
-        return {p.partition: self._consumer.position(p, timeout_ms=0) or 0 for p in self._consumer.assignment()}
+        """Tell where each partition stands: the record that cannot be parsed is at one of these offsets."""
+        stored = {partition: position.next_offset for partition, position in self.positions.items()}
+        found = {p.partition: self._consumer.position(p, timeout_ms=0) for p in self._consumer.assignment()}
+        return stored | {partition: offset for partition, offset in found.items() if offset is not None}
 
-    def lag(self) -> int | None:
-        """Count the records behind the end of the log, as far as known."""
-        ends = [(p.partition, self._consumer.highwater(p)) for p in self._consumer.assignment()]
-        known = [end - self.positions[p].next_offset for p, end in ends if end is not None and p in self.positions]
-        return sum(max(0, lag) for lag in known) if known else None
+    def lag(self) -> int:
+        """Count the records that wait behind the ones that were applied, as far as their partitions are known."""
+        ends = [(self.positions.get(p.partition), self._consumer.highwater(p)) for p in self._consumer.assignment()]
+        return sum(max(0, end - position.next_offset) for position, end in ends if position and end)
+
+    def quiet_s(self) -> float:
+        """Tell how long no record has come: the topic is quiet, or Kafka is away."""
+        return time.monotonic() - self._heard_at
 
     def tell_kafka(self) -> None:
         """Commit the offsets to Kafka, for lag tools; not waited for, and nothing reads them back."""
@@ -165,10 +179,12 @@ class _SeekToStore(ConsumerRebalanceListener):
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         for partition in assigned:
-            position = self._positions.get(partition.partition, Position())
-            self._consumer.seek(partition, position.start)
-            if position.anchor is not None:
-                self._unverified.add(partition.partition)
+            position = self._positions.get(partition.partition)
+            if position is None:
+                self._consumer.seek_to_beginning(partition)
+            else:
+                self._consumer.seek(partition, position.start)
+            self._unverified.add(partition.partition)
         self._on_assigned([p.partition for p in assigned])
 
 

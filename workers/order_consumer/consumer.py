@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING
 import structlog
 
 from order_consumer.projection import Projected, Projection
-from orderflow.broker import Subscription, Unreadable, ensure_topic, locate_unreadable
+from orderflow.broker import Subscription, Unreadable, ensure_topic, locate_unreadable, reachable
 from orderflow.errors import BrokerError, LogReplaced, TopicMisconfigured
 from orderflow.records import Anchor, Position
 from orderflow.store.sqlite import DatabaseError, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from orderflow.broker import Topic
     from orderflow.process import Heartbeat, State, StopFlag
     from orderflow.records import Record
     from orderflow.settings import Settings
-    from orderflow.store.writer import Batch, Writer
+    from orderflow.store.writer import Writer
 
 PROGRAM = "order-consumer"
 
 log = structlog.get_logger(PROGRAM)
+
+
+class Stopped(BaseException):  # no error: what handles errors must not take it for one
+    """Asked to stop while a batch could not be written. Its records are read again at the next start."""
 
 
 class OrderConsumer:
@@ -46,6 +50,8 @@ class OrderConsumer:
                 topic = self._find_topic()
                 if topic is not None:
                     self._consume(topic)
+        except Stopped:
+            log.warning("batch.left", detail="asked to stop while the store took nothing; it is read again")
         finally:
             self._heartbeat.beat("draining")
             self._writer.close()
@@ -78,8 +84,8 @@ class OrderConsumer:
                 if records:
                     self._apply(projection, records)
                     subscription.tell_kafka()
-                self._counts["lag"] = subscription.lag() or 0
-                self._beat("running")
+                self._counts["lag"] = subscription.lag()
+                self._beat_polling(subscription)
         except LogReplaced as error:
             self._open_epoch(topic, str(error))
         except Unreadable as error:
@@ -116,8 +122,7 @@ class OrderConsumer:
         if not found:
             return  # It has passed: a fresh client reads on.
         projected = projection.skip_unreadable(found)
-        self._write(projected.batch)
-        self._report(topic.name, projected, [])
+        self._store(lambda: projected, [])
         log.error("alert.opened", cause="unreadable_record", records=len(found), detail=found[0].error)
 
     # A batch.
@@ -126,62 +131,55 @@ class OrderConsumer:
         """Project and write one batch; an error that nobody foresaw costs only the record that raises it."""
         started = time.monotonic()
         try:
-            self._write_projected(projection, records)
-        except Exception as error:
-            if is_transient(error):
-                raise
+            self._store(lambda: projection.project(records), records)
+        except Exception:
             log.exception("batch.failed", records=len(records))
             for record in records:
                 self._apply_alone(projection, record)
         self._counts["batches"] += 1
         self._counts["apply_ms"] += round((time.monotonic() - started) * 1000)
 
-    def _write_projected(self, projection: Projection, records: Sequence[Record]) -> None:
-        projected = projection.project(records)
-        self._write(projected.batch)
-        self._report(self._settings.topic, projected, records)
-
     def _apply_alone(self, projection: Projection, record: Record) -> None:
         try:
-            self._write_projected(projection, [record])
-        except Exception as error:
-            if is_transient(error):
-                raise
-            projected = projection.skip_unforeseen(record, error)
-            self._write(projected.batch)
-            self._report(self._settings.topic, projected, [record])
-            log.error("alert.opened", cause="internal_error", partition=record.partition, offset=record.offset)  # noqa: TRY400
+            self._store(lambda: projection.project([record]), [record])
+        except Exception as error:  # noqa: BLE001 (here the loop decides: it is skipped with its trace)
+            skipped = projection.skip_unforeseen(record, error)
+            self._store(lambda: skipped, [record])
+            log.error("alert.opened", cause="internal_error", partition=record.partition, offset=record.offset)  # noqa: TRY400 (the row has the trace)
 
-    def _write(self, batch: Batch) -> None:
-        """Write; while the store is locked or the disk is full, wait and try again. Nothing is skipped for it."""
+    def _store(self, project: Callable[[], Projected], records: Sequence[Record]) -> None:
+        """Project and write; while the store is locked or the disk is full, wait and try again. Nothing is skipped."""
         delay_s = self._settings.wait_first_delay_s
         while True:
             try:
-                self._writer.write(batch)
+                projected = project()
+                self._writer.write(projected.batch)
                 break
             except DatabaseError as error:
                 if not is_transient(error):
                     raise
-                log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug)
+                log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
                 self._beat("waiting", f"the store: {error}")
                 if self._stop.wait(delay_s):
-                    raise
+                    raise Stopped from error
                 delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
-        for row in batch.positions.values():
+        for row in projected.batch.positions.values():
             anchor = None if row.last_offset is None else Anchor(row.last_offset, row.last_checksum or 0)
             self._positions[row.partition] = Position(row.next_offset, anchor)
+        self._report(projected, len(records))
 
     # What is told.
 
-    def _report(self, topic: str, projected: Projected, records: Sequence[Record]) -> None:
+    def _report(self, projected: Projected, records: int) -> None:
+        topic = self._settings.topic
         self._counts.update(projected.counts)
         for row in projected.batch.skipped:
             log.warning(
                 "message.skipped", reason=row.reason, detail=row.detail, topic=topic, partition=row.partition,
                 offset=row.offset, order_id=row.order_id, event_id=row.event_id, trace_id=row.trace_id,
             )  # fmt: skip
-        if len(records) > self._settings.log_events_max:
-            log.info("batch.applied", records=len(records), **projected.counts)
+        if records > self._settings.log_events_max:
+            log.info("batch.applied", records=records, **projected.counts)
             return
         for entry in projected.batch.history:
             if entry.outcome != "skipped":
@@ -190,6 +188,13 @@ class OrderConsumer:
                     type=entry.type, topic=topic, partition=entry.partition, offset=entry.offset,
                     order_id=entry.order_id, event_id=entry.event_id, trace_id=entry.trace_id,
                 )  # fmt: skip
+
+    def _beat_polling(self, subscription: Subscription) -> None:
+        """Beat; an empty poll says nothing of an outage, so a quiet topic's broker is asked for."""
+        if subscription.quiet_s() > self._settings.kafka_request_timeout_s and not reachable(self._settings):
+            self._beat("waiting", f"Kafka at {self._settings.kafka_bootstrap_servers}")
+        else:
+            self._beat("running")
 
     def _beat(self, state: State, waits_for: str | None = None) -> None:
         self._heartbeat.counters = dict(self._counts)

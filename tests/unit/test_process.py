@@ -1,0 +1,139 @@
+"""What a worker is made of: stop flag, heartbeat, lock, and ending with its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orderflow.process import Heartbeat, StopFlag, exclusive_lock, read_heartbeat
+from orderflow.settings import Settings
+from tests.support.waiting import is_alive, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(var_dir=str(tmp_path), heartbeat_interval_s=0.05)
+
+
+def run(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_heartbeat_says_what_is_waited_for(settings: Settings) -> None:
+    """Written whole, at once when the state changes, and at most once an interval otherwise."""
+    heartbeat = Heartbeat(settings, "worker")
+    heartbeat.beat("waiting", "Kafka")
+    first = read_heartbeat(settings, "worker")
+    heartbeat.counters = {"applied": 3}
+    heartbeat.beat("waiting", "Kafka")
+    same = read_heartbeat(settings, "worker")
+    heartbeat.beat("running")
+    changed = read_heartbeat(settings, "worker")
+
+    assert first is not None
+    assert (first.state, first.waits_for, first.pid) == ("waiting", "Kafka", os.getpid())
+    assert same == first
+    assert changed is not None
+    assert (changed.state, changed.waits_for, changed.counters) == ("running", None, {"applied": 3})
+    assert changed.age_s() < 5
+    assert list(settings.run_dir.iterdir()) == [heartbeat.path]
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"pid": "x"}'])
+def test_a_file_that_is_no_heartbeat_is_none(settings: Settings, text: str) -> None:
+    """Half a file or another's is not believed."""
+    settings.run_dir.mkdir(parents=True)
+    (settings.run_dir / "worker.json").write_text(text)
+
+    assert read_heartbeat(settings, "worker") is None
+    assert read_heartbeat(settings, "nobody") is None
+
+
+def test_a_heartbeat_that_cannot_be_written_does_not_end_the_worker(settings: Settings) -> None:
+    """A full disk is told in the log; the work goes on."""
+    heartbeat = Heartbeat(settings, "worker")
+    heartbeat.path.mkdir()
+
+    heartbeat.beat("running")
+
+    assert read_heartbeat(settings, "worker") is None
+
+
+def test_a_second_holder_waits_names_the_first_and_takes_over(tmp_path: Path) -> None:
+    """The kernel frees the lock when the first dies, by kill -9 too."""
+    lock = tmp_path / "x.lock"
+    code = (
+        "import sys, time; from pathlib import Path; from orderflow.process import *\n"
+        f"with exclusive_lock(Path({str(lock)!r}), StopFlag(), print): print('held', flush=True); time.sleep(60)"
+    )
+    first = run(code)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    waited_for: list[int | None] = []
+
+    def waiting(holder: int | None) -> None:
+        waited_for.append(holder)
+        first.kill()
+        first.wait()
+
+    with exclusive_lock(lock, StopFlag(), waiting) as held:
+        assert held
+        assert lock.read_text() == f"{os.getpid()}\n"
+    first.stdout.close()
+    assert waited_for == [first.pid]
+
+
+def test_a_waiting_holder_can_be_stopped(tmp_path: Path) -> None:
+    """Asked to stop while it waits, it gives up without the lock."""
+    stop = StopFlag()
+    with (
+        exclusive_lock(tmp_path / "x.lock", StopFlag(), print),
+        exclusive_lock(tmp_path / "x.lock", stop, lambda _: stop.set()) as held,
+    ):
+        assert not held
+
+
+def test_the_first_signal_asks_and_the_second_ends() -> None:
+    """SIGTERM twice: the flag, then exit 130 at once."""
+    process = run(
+        "import time; from orderflow.process import *\n"
+        "stop = StopFlag().install(); print('up', flush=True)\n"
+        "while not stop: time.sleep(0.01)\n"
+        "print('asked', flush=True); time.sleep(60)"
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    while (line := process.stdout.readline()) != "asked\n":
+        assert json.loads(line)["event"] == "process.stop_requested" if line.startswith("{") else line
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(10) == 130
+    process.stdout.close()
+
+
+def test_a_child_dies_with_its_parent() -> None:
+    """Killed with -9, the parent takes the child along."""
+    process = run(
+        "import os, signal, time; from orderflow.process import die_with_parent\n"
+        "parent = os.getpid()\n"
+        "if os.fork() == 0:\n"
+        "    die_with_parent(parent); print(os.getpid(), flush=True); time.sleep(60)\n"
+        "else: time.sleep(60)"
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+
+    until(lambda: not is_alive(child), f"child {child} dies with its parent", within_s=5)
+    process.stdout.close()
