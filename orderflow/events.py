@@ -139,6 +139,8 @@ def _invalid(text: str, problem: str) -> InvalidEvent:
         kind = _type_decoder.decode(text).type
     except (msgspec.ValidationError, RecursionError):
         return InvalidEvent(SkipReason.INVALID_EVENT, f"{problem}.")
+    except msgspec.DecodeError as error:  # behind the field that was wrong, it is no JSON
+        return InvalidEvent(SkipReason.MALFORMED_JSON, f"{error}.")
     if kind not in TYPES.values():
         return InvalidEvent(
             SkipReason.UNKNOWN_TYPE, f"The type {kind[:80]!r} is not one of {', '.join(TYPES.values())}."

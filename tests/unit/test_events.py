@@ -121,6 +121,7 @@ def test_any_json_in_any_field_decodes_or_is_refused(value: object, event: dict[
         (changed_by({"note": "\udfff"}), "malformed_json"),
         (b'{"note":"\xff",' + changed_by({})[1:], "malformed_json"),
         (changed_by({"status": "lost"}), "invalid_event"),
+        (changed_by({"order_id": [math.inf]}), "malformed_json"),
         (changed_by({"event_id": EVENT_ID.upper()}), "invalid_event"),
         (changed_by({"event_id": EVENT_ID + "\n"}), "invalid_event"),
         (changed_by({"occurred_at": "2026-01-02T03:04:05"}), "invalid_event"),
