@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import structlog
 
-from orderflow.settings import supervised
+from orderflow.errors import SettingsError
+from orderflow.settings import Settings, supervised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from orderflow.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +34,15 @@ EX_INTERRUPTED = 130
 State = Literal["starting", "running", "waiting", "draining"]
 
 _PR_SET_PDEATHSIG = 1
+
+
+def read_settings(program: str) -> Settings:
+    """Read the settings; where one is wrong, say which, and exit with `EX_CONFIG`."""
+    try:
+        return Settings.from_env()
+    except SettingsError as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        sys.exit(EX_CONFIG)
 
 
 class StopFlag:

@@ -10,7 +10,7 @@ import msgspec
 
 from orderflow.errors import StoreError
 from orderflow.process import read_heartbeat
-from orderflow.store.reader import WALK_PAGE, Reader, StoredOrder
+from orderflow.store.reader import WALK_PAGE, Reader
 from orderflow.wsgi.problems import Problem
 from orderflow.wsgi.service import RETRY_AFTER, NotReady, Service
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orderflow.settings import Settings
+    from orderflow.store.rows import OrderRow
 
 PROGRAM = "order-service"
 CONSUMER = "order-consumer"
@@ -133,7 +134,7 @@ def _number(name: str, default: int, least: int, most: int) -> int:
     return int(text)
 
 
-def _shown(order: StoredOrder) -> dict[str, Any]:
+def _shown(order: OrderRow) -> dict[str, Any]:
     """Write an order as callers know it. Amounts go out as they are: two places."""
     return {
         "orderId": order.order_id,

@@ -5,7 +5,8 @@ set is in docs/adr/0002-producer-settings.md and docs/adr/0003-offsets-in-the-st
 """
 
 from orderflow.broker.clients import reachable
-from orderflow.broker.publisher import Message, Outcome, Published, Publisher, Refused, Unknown
+from orderflow.broker.messages import Message, Outcome, Published, Refused, Unknown
+from orderflow.broker.publisher import Publisher
 from orderflow.broker.subscription import Subscription, Unreadable, locate_unreadable
 from orderflow.broker.topic import PARTITIONS, Topic, ensure_topic, partition_of
 

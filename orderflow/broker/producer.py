@@ -21,7 +21,7 @@ from orderflow.errors import Rejected, Unacknowledged, Unsent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orderflow.broker.publisher import Message
+    from orderflow.broker.messages import Message
     from orderflow.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -15,15 +15,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import stamina
 import structlog
 
+from orderflow.broker.messages import Message, Outcome, Published, Refused, Unknown
 from orderflow.broker.producer import Delivery, Producer
+from orderflow.broker.retries import RetryPolicy
 from orderflow.errors import BrokerError, Rejected, Unacknowledged, Undelivered, Unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from orderflow.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -32,80 +31,6 @@ log = structlog.get_logger(__name__)
 GRACE_S = 2.0
 
 TOO_LATE = "Kafka did not take earlier events in time; this one was not sent."
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What is to be published: one event of one order. Its key decides the partition."""
-
-    key: bytes
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...]
-    order_id: str
-    event_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Kafka acknowledged the event with acks=all."""
-
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The event will never appear on the topic."""
-
-    error: BrokerError
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The event was sent without an acknowledgement: it may be on the topic, or come to it later."""
-
-    error: BrokerError
-
-
-Outcome = Published | Refused | Unknown
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Exponential backoff: after ``n`` failures wait ``first · factor^(n-1)``, at most ``cap``, and some jitter."""
-
-    retries: int
-    first_s: float
-    factor: float
-    cap_s: float
-    jitter_s: float
-    attempt_s: float
-    deadline_s: float
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> RetryPolicy:
-        """Take the policy for requests from the settings."""
-        return cls(
-            retries=settings.publish_retry_max,
-            first_s=settings.publish_retry_first_delay_s,
-            factor=settings.publish_retry_factor,
-            cap_s=settings.publish_retry_max_delay_s,
-            jitter_s=settings.publish_retry_jitter_s,
-            attempt_s=settings.publish_attempt_timeout_s,
-            deadline_s=settings.publish_deadline_s,
-        )
-
-    def attempts(self) -> Iterable[stamina.Attempt]:
-        """Yield the attempts, with the delays between them."""
-        return stamina.retry_context(
-            on=Undelivered,
-            attempts=self.retries + 1,
-            timeout=self.deadline_s,
-            wait_initial=self.first_s,
-            wait_exp_base=self.factor,
-            wait_max=self.cap_s,
-            wait_jitter=self.jitter_s,
-        )
 
 
 def _closed_gate() -> threading.Lock:

@@ -11,12 +11,16 @@ import typer
 
 from orderflow.cli import stack
 from orderflow.cli.config import config
+from orderflow.cli.demo import demo
+from orderflow.cli.load import load
 from orderflow.cli.status import status
 from orderflow.errors import OrderflowError, SettingsError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 app.command()(status)
 app.command()(config)
+app.command()(demo)
+app.command()(load)
 app.add_typer(stack.app, name="stack")
 
 

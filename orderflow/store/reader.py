@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from orderflow.errors import StoreUnavailable
 from orderflow.store import sqlite
+from orderflow.store.rows import OrderRow, SkippedRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,35 +19,8 @@ if TYPE_CHECKING:
 WALK_PAGE = 10_000
 
 
-class StoredOrder(NamedTuple):
-    """An order as the table has it; ``items`` is JSON, amounts are in minor units."""
-
-    order_id: str
-    customer_id: str
-    order_date: str
-    currency: str
-    items: str
-    total_minor: int
-    shipping_minor: int
-    status: str
-
-
-class SkippedMessage(NamedTuple):
-    """A message that was not applied; ``detail`` is the reason's sentence for it."""
-
-    epoch: int
-    partition: int
-    offset: int
-    reason: str
-    detail: str
-    value: bytes | None
-    order_id: str | None
-    event_id: str | None
-    state: str
-
-
-_ORDER = f"SELECT {', '.join(StoredOrder._fields)} FROM orders WHERE order_id = ?"  # noqa: S608 (no outside text)
-_SKIPPED = f"SELECT {', '.join(SkippedMessage._fields)} FROM skipped_messages ORDER BY rowid DESC LIMIT ?"  # noqa: S608
+_ORDER = f"SELECT {', '.join(OrderRow._fields)} FROM orders WHERE order_id = ?"  # noqa: S608 (no outside text)
+_SKIPPED = f"SELECT {', '.join(SkippedRow._fields)} FROM skipped_messages ORDER BY rowid DESC LIMIT ?"  # noqa: S608
 
 
 class Reader:
@@ -57,10 +31,10 @@ class Reader:
         self._busy_timeout_s = settings.store_busy_timeout_s
         self._local = threading.local()
 
-    def order(self, order_id: str) -> StoredOrder | None:
+    def order(self, order_id: str) -> OrderRow | None:
         """Give one order; None when there is none of that id."""
         rows = self._query(_ORDER, (order_id,))
-        return StoredOrder(*rows[0]) if rows else None
+        return OrderRow(*rows[0]) if rows else None
 
     def order_ids(self, after: int, limit: int) -> list[tuple[int, str]]:
         """Give (arrival, id) of the orders that came to be after that arrival, oldest first."""
@@ -75,9 +49,9 @@ class Reader:
             yield [order_id for _, order_id in page]
             after = page[-1][0]
 
-    def skipped(self, limit: int) -> list[SkippedMessage]:
+    def skipped(self, limit: int) -> list[SkippedRow]:
         """Give the messages that were skipped last, newest first."""
-        return [SkippedMessage(*row) for row in self._query(_SKIPPED, (limit,))]
+        return [SkippedRow(*row) for row in self._query(_SKIPPED, (limit,))]
 
     def check(self) -> None:
         """Make sure that the projection can be read.

@@ -49,56 +49,66 @@ def _call_anew(port: int, method: str, path: str, body: object = None) -> Answer
 # Killed.
 
 
+CREATE, DETAILS = ("POST", "/create-order"), ("GET", "/order-details")
+
+
 @pytest.mark.parametrize(
-    ("program", "port", "route", "status"),
+    ("program", "port", "route", "victim"),
     [
-        ("cart-service", "cart_port", ("POST", "/create-order"), 400),
-        ("order-service", "order_port", ("GET", "/order-details"), 400),
+        ("cart-service", "cart_port", CREATE, "main"),
+        ("cart-service", "cart_port", CREATE, "worker"),
+        ("order-service", "order_port", DETAILS, "main"),
+        ("order-service", "order_port", DETAILS, "worker"),
     ],
 )
-def test_one_process_answers_after_the_main_one_was_killed(
-    make_stack: MakeStack, figures: Figures, program: str, port: str, route: tuple[str, str], status: int
+def test_one_process_answers_after_one_was_killed(
+    make_stack: MakeStack, figures: Figures, program: str, port: str, route: tuple[str, str], victim: str
 ) -> None:
     stack = make_stack()
     stack.up()
     number = getattr(stack.settings, port)
-    main = stack.pid(program)
-    assert main is not None
-    old = {main, *(child.pid for child in psutil.Process(main).children(recursive=True))}
-    assert len(old) > 1, "granian's main process has no worker"
+    main, workers = _service_processes(stack, program)
+    assert len(workers) == 1
 
     with Load(stack.settings, writers=8) as load:
         until(lambda: len(load.ledger.published()) > 100, "the load is under way", within_s=20)
         killed = time.monotonic()
-        os.kill(main, signal.SIGKILL)
-        until(lambda: stack.pid(program) not in {None, main}, f"a new {program}", within_s=10)
+        os.kill(main if victim == "main" else workers[0], signal.SIGKILL)
+        until(lambda: stack.pid(program) not in {None, main}, f"a new {program}", within_s=15)
         until(lambda: _call_anew(number, "GET", "/readyz").status == 200, f"{program} answers", within_s=15)
         back_s = time.monotonic() - killed
         load.stop()
 
-    assert not [pid for pid in old if is_alive(pid)], "a process of the killed service lives on"
+    assert not [pid for pid in (main, *workers) if is_alive(pid)], "a process of the killed service lives on"
+    new_main, new_workers = _service_processes(stack, program)
+    assert listeners(number) <= {new_main, *new_workers}
+    _check_one_counts_all(number, route)
+    verdict = check_truth(load.ledger, stack.settings)
+    figures(f"{program}, its {victim} killed", **verdict.outcomes, **load.ledger.endings(), back_s=back_s)
+
+
+def _service_processes(stack: Stack, program: str) -> tuple[int, list[int]]:
+    """A service's main process, and those that it started to do the work."""
     main = stack.pid(program)
     assert main is not None
-    new = {main, *(child.pid for child in psutil.Process(main).children(recursive=True))}
-    assert listeners(number) <= new
-    _check_one_counts_all(number, route, status)
-    verdict = check_truth(load.ledger, stack.settings)
-    figures(f"{program} killed", **verdict.outcomes, **load.ledger.endings(), back_s=back_s)
+    children = psutil.Process(main).children(recursive=True)
+    return main, [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
 
 
-def _check_one_counts_all(port: int, route: tuple[str, str], status: int) -> None:
+def _check_one_counts_all(port: int, route: tuple[str, str]) -> None:
     """Two processes behind one port would share the requests, and each count its own."""
-    before = _counted(port, route, status)
+    before = _counted(port, route)
     for _ in range(PROBES):
-        assert _call_anew(port, *route, {} if route[0] == "POST" else None).status == status
-    counts = {_counted(port, route, status) for _ in range(PROBES)}
+        assert _call_anew(port, *route, {} if route == CREATE else None).status == 400
+    counts = {_counted(port, route) for _ in range(PROBES)}
     assert counts == {before + PROBES}
 
 
-def _counted(port: int, route: tuple[str, str], status: int) -> int:
+def _counted(port: int, route: tuple[str, str]) -> int:
+    """How many bad requests the process that answers has refused."""
     method, path = route
     text = _call_anew(port, "GET", "/metrics").body
-    name = f'orderflow_http_requests_total{{method="{method}",route="{path}",status="{status}"}}'
+    name = f'orderflow_http_requests_total{{method="{method}",route="{path}",status="400"}}'
     found = re.search(rf"^{re.escape(name)} ([0-9.]+)$", text, re.MULTILINE)
     return int(float(found[1])) if found else 0
 

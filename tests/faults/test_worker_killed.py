@@ -141,7 +141,6 @@ def test_killed_twenty_times_while_behind(make_stack: MakeStack, tmp_path: Path,
     assert min(killer.lags) > 0
     assert delivered > 10
     assert twice > 0
-    assert store.epochs(stack.settings) == 1, "a kill was taken for the loss of the log"
     assert max(killer.recovered_s) < RECOVERY_S, killer.recovered_s
 
 

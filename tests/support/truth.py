@@ -120,6 +120,7 @@ def check_applied_once(ledger: Ledger, model: Model, settings: Settings) -> None
     """Assert that every record has the outcome of the model, and every published event was applied exactly once."""
     history = store.history(settings)
     assert {place: row.outcome for place, row in history.items()} == model.outcomes
+    assert store.epochs(settings) == 1, "the log was taken for lost"
     applied = Counter(row.event_id for row in history.values() if row.outcome == "applied")
     twice = [event_id for event_id, times in applied.items() if times > 1]
     assert not twice, f"applied twice: {twice}"

@@ -84,15 +84,28 @@ def _planted(text: str, old: str, new: str) -> str:
 
 # Settings.
 
+NUMBERS = (msgspec.inspect.IntType, msgspec.inspect.FloatType)
+
+
+def _ranges() -> dict[str, str]:
+    """The ranges of the settings that are numbers, as the document writes them."""
+    info = msgspec.inspect.type_info(Settings)
+    assert isinstance(info, msgspec.inspect.StructType)
+    numbers = {variable(f.name): f.type for f in info.fields if isinstance(f.type, NUMBERS)}
+    return {name: "duration" if kind.gt == 0 else f"{kind.ge} to {kind.le}" for name, kind in numbers.items()}
+
 
 def setting_problems(text: str) -> list[str]:
     defaults = {variable(f.name): f.default for f in msgspec.structs.fields(Settings)}
+    ranges = _ranges()
     rows = _table(text, "[A-Z_]+")
     problems = _compared("the setting", set(defaults), set(rows), "docs/settings.md")
     for name in defaults.keys() & rows.keys():
         shown = "(empty)" if defaults[name] == "" else f"`{defaults[name]}`"
         if rows[name][0] != shown:
             problems.append(f"{name} has the default {shown}, and docs/settings.md says {rows[name][0]}")
+        if ranges.get(name, rows[name][1]) != rows[name][1]:
+            problems.append(f"{name} has the range {ranges[name]}, and docs/settings.md says {rows[name][1]}")
         if not all(rows[name]) or len(rows[name]) != 3:
             problems.append(f"{name} has no range or no purpose in docs/settings.md")
     return problems
@@ -107,6 +120,8 @@ def test_every_setting_is_documented_with_its_default() -> None:
     [
         ("| `ORDERFLOW_CART_PORT` |", "| `ORDERFLOW_CARTPORT` |", "ORDERFLOW_CART_PORT is in the code and not"),
         ("| `ORDERFLOW_CART_PORT` |", "| `ORDERFLOW_CARTPORT` |", "ORDERFLOW_CARTPORT is in docs/settings.md and not"),
+        ("| `5000` | 1 to 65535 |", "| `5000` | 1 to 6553 |", "ORDERFLOW_CART_PORT has the range 1 to 65535"),
+        ("| `3.0` | duration |", "| `3.0` | 1 to 2 |", "has the range duration"),
         ("| `5000` |", "| `5005` |", "ORDERFLOW_CART_PORT has the default `5000`"),
         ("| `ORDERFLOW_TOKEN` | (empty) |", "| `ORDERFLOW_TOKEN` | `x` |", "ORDERFLOW_TOKEN has the default (empty)"),
     ],
@@ -237,6 +252,8 @@ def test_a_drift_of_the_problems_is_found(old: str, new: str) -> None:
 # Log events.
 
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
+#: What every scheduled retry is logged with.
+RETRY_KEYS = {"attempt", "delay_s", "error"}
 EVENT_NAME = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 
 
@@ -264,7 +281,8 @@ def logged_events(nodes: list[ast.AST]) -> dict[str, LogEvent]:
                 found[name].keys |= {"exception"} if node.func.attr == "exception" else set()
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "retry_event":
             for name in _event_names(node.value):
-                found[name].levels.add("warning")  # orderflow.logs.log_retry
+                found[name].levels.add("warning")  # orderflow.logs.log_retry logs it, under another name by default
+                found[name].keys |= RETRY_KEYS
     return dict(found)
 
 
@@ -297,6 +315,7 @@ def test_the_finder_finds_events_however_they_are_named() -> None:
 
     assert {"order.event_applied", "order.event_duplicate"} <= code.keys(), "chosen by a condition"
     assert code["publish.retry_scheduled"].levels == {"warning"}, "named by an error class"
+    assert code["wait.retry_scheduled"].keys == RETRY_KEYS
     assert code["publish.failed"] == LogEvent({"error"}, {"events", "exception"})
 
 
@@ -534,8 +553,8 @@ def test_forbidden_words_are_found() -> None:
         "/mnt",
         "/root",
         "/work",
-        "Issue",
         "TODO",
+        "Issue",
     ]
     assert forbidden_words("/problems/x, workers/, work/hour, tissue") == []
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 import structlog.testing
 
+from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown
 from orderflow.broker.producer import Delivery, Result
-from orderflow.broker.publisher import Message, Outcome, Published, Publisher, Refused, RetryPolicy, Unknown
+from orderflow.broker.retries import RetryPolicy
 from orderflow.errors import Rejected, Unacknowledged, Unsent
 from orderflow.settings import Settings
 

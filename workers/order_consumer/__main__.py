@@ -8,18 +8,13 @@ import structlog
 
 from order_consumer.consumer import PROGRAM, OrderConsumer
 from orderflow import logs, process
-from orderflow.errors import SettingsError, StoreIncompatible, TopicMisconfigured
-from orderflow.settings import Settings
+from orderflow.errors import StoreIncompatible, TopicMisconfigured
 from orderflow.store.writer import Writer
 
 
 def main() -> int:
     """Take the writer's lock, then consume until asked to stop."""
-    try:
-        settings = Settings.from_env()
-    except SettingsError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        return process.EX_CONFIG
+    settings = process.read_settings(PROGRAM)
     logs.set_up(settings, PROGRAM)
     log = structlog.get_logger(PROGRAM)
     stop = process.StopFlag().install()

@@ -21,7 +21,7 @@ from orderflow.errors import InvalidEvent
 from orderflow.events import Event, OrderCreated, SkipReason
 from orderflow.orders import Effect, Money, to_json
 from orderflow.orders import step as fold_step
-from orderflow.store.writer import Batch, HistoryRow, OrderRow, PositionRow, SkippedRow, StatusRow
+from orderflow.store.rows import Batch, HistoryRow, OrderRow, PositionRow, SkippedRow, StatusRow
 from orderflow.tracing import trace_id_of
 
 if TYPE_CHECKING:
