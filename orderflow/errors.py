@@ -6,6 +6,7 @@ OrderflowError
 │   ├── InvalidEvent       a record's value that is no event: skip it with its reason
 │   └── InvalidBody        an HTTP body: answer 400 with the fields
 ├── BrokerError
+│   ├── NotAccepted        not taken at all: too many wait, or the service stops: refuse at once
 │   ├── Unsent             nothing reached Kafka: retry, then refuse
 │   ├── Unacknowledged     sent without an answer: retry, then say unknown
 │   ├── Rejected           Kafka said no for good: refuse without a retry
@@ -61,6 +62,10 @@ class BrokerError(OrderflowError):
     """Kafka did not do what it was asked."""
 
 
+class NotAccepted(BrokerError):
+    """The event was not taken: too many wait already, or the service is stopping, or it may not use the topic."""
+
+
 class Unsent(BrokerError):
     """Nothing was handed to the network: the event will not appear on the topic."""
 
@@ -71,8 +76,6 @@ class Unacknowledged(BrokerError):
 
 class Undelivered(BrokerError):
     """Some events of a group are not acknowledged yet. ``fields`` is what the retry's log line says about them."""
-
-    retry_event = "publish.retry_scheduled"
 
     def __init__(self, detail: str, fields: dict[str, Any]) -> None:
         super().__init__(detail)

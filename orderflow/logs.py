@@ -14,6 +14,8 @@ import msgspec
 import stamina.instrumentation
 import structlog
 
+from orderflow.errors import Undelivered
+
 if TYPE_CHECKING:
     from orderflow.settings import Settings
 
@@ -63,15 +65,13 @@ def _bridge_logging(
 
 
 def log_retry(details: stamina.instrumentation.RetryDetails) -> None:
-    """Log a scheduled retry under the name its error gives it."""
+    """Log that a send is tried again, and when. stamina calls it."""
     error = details.caused_by
-    structlog.get_logger(__name__).warning(
-        getattr(error, "retry_event", "wait.retry_scheduled"),
-        attempt=details.retry_num,
-        delay_s=round(details.wait_for, 3),
-        error=str(error),
-        **getattr(error, "fields", {}),
-    )
+    if isinstance(error, Undelivered):
+        delay_s = round(details.wait_for, 3)
+        structlog.get_logger(__name__).warning(
+            "publish.retry_scheduled", attempt=details.retry_num, delay_s=delay_s, error=str(error), **error.fields
+        )
 
 
 class _Program:

@@ -12,7 +12,7 @@ from cart_service.requests import parse_create, parse_update
 from orderflow import events
 from orderflow.broker import Message, Outcome, Published, Publisher, Refused
 from orderflow.broker.producer import Producer
-from orderflow.errors import Rejected
+from orderflow.errors import NotAccepted, Rejected
 from orderflow.events import Event, OrderCreated
 from orderflow.orders import to_json
 from orderflow.wsgi.guards import read_body
@@ -75,8 +75,13 @@ class Cart:
 
     def _publish(self, event: Event, order: object, created: int) -> bytes:
         environ = bottle.request.environ
-        outcome = self._publisher.publish(_message(event, environ["orderflow.trace"].traceparent))
-        self._watch.tell(outcome)
+        outcome: Outcome
+        refusal = self._watch.refusal()
+        if refusal is None:
+            outcome = self._publisher.publish(_message(event, environ["orderflow.trace"].traceparent))
+            self._watch.tell(outcome)
+        else:
+            outcome = Refused(refusal)
         word = type(outcome).__name__.lower()
         self._outcomes.labels(events.TYPES[type(event)], word).inc()
         environ["orderflow.log"] = {"order_id": event.order_id, "event_id": event.event_id, "outcome": word}
@@ -99,6 +104,9 @@ def _problem(event: Event, outcome: Outcome) -> Problem:
     assert not isinstance(outcome, Published)  # noqa: S101 (the caller's case)
     members: dict[str, Any] = {"outcome": type(outcome).__name__.lower(), "eventId": event.event_id}
     if isinstance(outcome, Refused):
+        if isinstance(outcome.error, NotAccepted):
+            detail = f"The event was not taken, and will not be published; send it again later. {outcome.error}"
+            return Problem(503, "not-accepted", detail, RETRY_AFTER, **members)
         if isinstance(outcome.error, Rejected):
             detail = f"Kafka refuses this event, and will refuse it again; it was not published. {outcome.error}"
             return Problem(503, "event-rejected", detail, RETRY_AFTER, **members)

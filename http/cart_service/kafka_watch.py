@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orderflow.broker import Outcome, Published, ensure_topic
-from orderflow.errors import BrokerError, TopicMisconfigured
+from orderflow.errors import BrokerError, NotAccepted, TopicMisconfigured
+from orderflow.wsgi.service import NotReady
 
 if TYPE_CHECKING:
     from orderflow.settings import Settings
@@ -25,11 +26,18 @@ class KafkaWatch:
         self._asked = threading.Event()
         self.problem: str | None = "Kafka was not reached yet."
         self.misconfigured: str | None = None
+        self._verified = False
 
     def start(self) -> None:
         """Begin to watch."""
         self._asked.set()
         threading.Thread(target=self._run, name="kafka-watch", daemon=True).start()
+
+    def refusal(self) -> NotAccepted | None:
+        """Say why nothing may be published: on another number of partitions an order's history would be torn."""
+        if self.misconfigured is not None:
+            return NotAccepted(self.misconfigured)
+        return None if self._verified else NotAccepted(f"The topic is not verified yet. {self.problem}")
 
     def tell(self, outcome: Outcome) -> None:
         """Take note of what came of a publish."""
@@ -41,8 +49,9 @@ class KafkaWatch:
 
     def check(self) -> tuple[bool, str]:
         """Say for ``/readyz`` how Kafka is."""
-        problem = self.misconfigured or self.problem
-        return (True, "Kafka takes events.") if problem is None else (False, problem)
+        if self.misconfigured is not None:
+            raise NotReady(self.misconfigured)
+        return (True, "Kafka takes events.") if self.problem is None else (False, self.problem)
 
     def _run(self) -> None:
         while self._asked.wait():
@@ -65,4 +74,5 @@ class KafkaWatch:
             log.warning("kafka.wait_scheduled", delay_s=delay_s, error=str(error))
             return False
         self.problem = self.misconfigured = None
+        self._verified = True
         return True

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from orderflow.errors import InvalidBody
 from orderflow.events import OrderCreated, StatusChanged, now
-from orderflow.orders import Currency, CustomerId, Item, Items, Money, Order, OrderId, Status, from_json, to_json, total
+from orderflow.orders import Currency, CustomerId, Item, Money, Order, OrderId, Status, from_json, to_json, total
 from orderflow.wsgi.guards import decode_body
 
 #: UUIDv5 namespace of the event ids that follow from an Idempotency-Key.
@@ -22,12 +22,16 @@ IDEMPOTENCY = uuid.UUID("b2b7f3c4-8a1e-5f6d-9c3b-2f0d7e4a6c58")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
+class CartItem(Item, frozen=True, forbid_unknown_fields=True):
+    """An item as a caller gives it: what is not a field of it is a mistake, and not kept."""
+
+
 class CreateOrder(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """The body of ``POST /create-order``: a number of items to make up, or the items themselves."""
 
     order_id: OrderId
     items_num: Annotated[int, Meta(ge=1, le=100)] | None = None
-    items: Items | None = None
+    items: Annotated[tuple[CartItem, ...], Meta(min_length=1, max_length=100)] | None = None
     customer_id: CustomerId | None = None
     currency: Currency | None = None
 
@@ -61,7 +65,7 @@ def parse_create(body: bytes, idempotency_key: str | None) -> OrderCreated:
         )
     event_id = _event_id("create-order", idempotency_key, request)
     made_up = random.Random(event_id)  # noqa: S311 (a retry must make up the same cart)
-    items = request.items or make_up_items(request.items_num or 1, made_up)
+    items: tuple[Item, ...] = request.items or make_up_items(request.items_num or 1, made_up)
     order = Order(
         order_id=request.order_id,
         customer_id=request.customer_id or f"customer-{made_up.randint(1, 9_999)}",

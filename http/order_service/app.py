@@ -113,7 +113,8 @@ class Orders:
         if beat is None or beat.age_s() > self._settings.heartbeat_stale_s:
             return False, f"The {CONSUMER} does not beat: what is published is not applied."
         if beat.waits_for is not None or beat.state != "running":
-            return False, f"The {CONSUMER} is {beat.state}, and waits for {beat.waits_for}."
+            waits = f", and waits for {beat.waits_for}" if beat.waits_for else ""
+            return False, f"The {CONSUMER} is {beat.state}{waits}."
         return True, f"The {CONSUMER} applies what is published."
 
 

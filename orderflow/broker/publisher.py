@@ -20,7 +20,7 @@ import structlog
 from orderflow.broker.messages import Message, Outcome, Published, Refused, Unknown
 from orderflow.broker.producer import Delivery, Producer
 from orderflow.broker.retries import RetryPolicy
-from orderflow.errors import BrokerError, Rejected, Unacknowledged, Undelivered, Unsent
+from orderflow.errors import BrokerError, NotAccepted, Rejected, Unacknowledged, Undelivered, Unsent
 
 if TYPE_CHECKING:
     from orderflow.settings import Settings
@@ -84,9 +84,9 @@ class Publisher:
         waiter = _Waiter(message, time.monotonic() + self._policy.deadline_s)
         with self._lock:
             if self._closed:
-                return Refused(Unsent("The service is stopping."))
+                return Refused(NotAccepted("The service is stopping."))
             if self.in_flight >= self._waiting_max:
-                return Refused(Unsent(f"{self.in_flight} events wait for Kafka already; that is the bound."))
+                return Refused(NotAccepted(f"{self.in_flight} events wait for Kafka already; that is the bound."))
             self.in_flight += 1
             self._queue.append(waiter)
             leads, self._led = not self._led, True

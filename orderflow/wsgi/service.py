@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from orderflow import tracing
-from orderflow.errors import InvalidBody, StoreUnavailable
+from orderflow.errors import InvalidBody, StoreError
 from orderflow.logs import context
 from orderflow.wsgi import problems
 from orderflow.wsgi.draining import is_draining
@@ -113,7 +113,7 @@ class Service:
                 problem = found
             except InvalidBody as error:
                 problem = Problem(400, error.reason, error.detail, fields=error.fields or None)
-            except StoreUnavailable as error:
+            except StoreError as error:
                 problem = Problem(503, "store-unavailable", f"{error}.", RETRY_AFTER)
             bottle.request.environ.setdefault("orderflow.log", {})["problem"] = problem.kind
             headers = {"Content-Type": problems.MEDIA_TYPE, **problem.headers}

@@ -129,6 +129,7 @@ ITEM = {"itemId": "i", "quantity": 1, "price": 1}
         ({"orderId": "http-bad", "items": [ITEM, ITEM | {"price": "1"}]}, "items[1].price"),
         ({"orderId": "http-bad", "items": [ITEM | {"price": 0.001}]}, "items[0].price"),
         ({"orderId": "http-bad", "items": [ITEM | {"price": 0}]}, "items[0]"),
+        ({"orderId": "http-bad", "items": [ITEM | {"colour": "red"}]}, "items[0]"),
         (CREATE | {"currency": "XXX"}, "currency"),
         (CREATE | {"colour": "red"}, "colour"),
     ],

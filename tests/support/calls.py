@@ -29,6 +29,8 @@ class Answer:
     status: int = 0
     body: Any = None
     error: str = ""
+    #: Whether the request was the first on its connection.
+    fresh: bool = True
 
     @property
     def ok(self) -> bool:
@@ -52,9 +54,9 @@ class Caller:
             sent["Content-Type"] = "application/json"
         if not self._keep:
             sent["Connection"] = "close"
-        ending = Ending.UNREACHABLE
+        ending, fresh = Ending.UNREACHABLE, True
         try:
-            self._connect()
+            fresh = self._connect()
             ending = Ending.UNSENT
             self._connection.request(method, path, None if body is None else json.dumps(body).encode(), sent)
             ending = Ending.CUT
@@ -62,17 +64,20 @@ class Caller:
             raw = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            return Answer(ending, error=f"{type(error).__name__}: {error}")
+            return Answer(ending, error=f"{type(error).__name__}: {error}", fresh=fresh)
         if not self._keep:
             self._connection.close()
-        return Answer(Ending.ANSWERED, response.status, _decoded(raw))
+        return Answer(Ending.ANSWERED, response.status, _decoded(raw), fresh=fresh)
 
-    def _connect(self) -> None:
+    def _connect(self) -> bool:
+        """Make sure of a connection; whether it is a new one."""
         sock = self._connection.sock
         if sock is not None and select.select([sock], [], [], 0)[0]:  # the service has closed it since
             self._connection.close()
-        if self._connection.sock is None:
+        fresh = self._connection.sock is None
+        if fresh:
             self._connection.connect()
+        return fresh
 
 
 def _decoded(raw: bytes) -> Any:

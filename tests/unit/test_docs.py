@@ -252,8 +252,6 @@ def test_a_drift_of_the_problems_is_found(old: str, new: str) -> None:
 # Log events.
 
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
-#: What every scheduled retry is logged with.
-RETRY_KEYS = {"attempt", "delay_s", "error"}
 EVENT_NAME = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 
 
@@ -279,10 +277,6 @@ def logged_events(nodes: list[ast.AST]) -> dict[str, LogEvent]:
                 found[name].levels.add(LEVELS[node.func.attr])
                 found[name].keys |= {keyword.arg for keyword in node.keywords if keyword.arg}
                 found[name].keys |= {"exception"} if node.func.attr == "exception" else set()
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "retry_event":
-            for name in _event_names(node.value):
-                found[name].levels.add("warning")  # orderflow.logs.log_retry logs it, under another name by default
-                found[name].keys |= RETRY_KEYS
     return dict(found)
 
 
@@ -314,8 +308,7 @@ def test_the_finder_finds_events_however_they_are_named() -> None:
     code = logged_events(_nodes())
 
     assert {"order.event_applied", "order.event_duplicate"} <= code.keys(), "chosen by a condition"
-    assert code["publish.retry_scheduled"].levels == {"warning"}, "named by an error class"
-    assert code["wait.retry_scheduled"].keys == RETRY_KEYS
+    assert code["publish.retry_scheduled"].levels == {"warning"}
     assert code["publish.failed"] == LogEvent({"error"}, {"events", "exception"})
 
 
@@ -458,7 +451,25 @@ def test_a_record_outside_the_index_is_found() -> None:
     )
 
 
-# Links, fenced blocks and words.
+# Paths, links, fenced blocks and words.
+
+
+def missing_paths(text: str) -> list[str]:
+    """Code spans that name a file or folder of the project, and what they name is not there."""
+    tops = "orderflow|http|workers|tests|docs|scripts|deploy"
+    named = re.findall(rf"`((?:{tops})/[\w./-]*)`", _outside_fences(text))
+    return [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("path", _documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_that_a_document_names_exists(path: Path) -> None:
+    allowed = {"http/__init__.py"} if path.name.startswith("0001") else set()  # there it says that there is none
+
+    assert set(missing_paths(_read(path))) <= allowed
+
+
+def test_a_missing_path_is_found() -> None:
+    assert missing_paths("`orderflow/events.py`, `http/`, `orderflow/gone.py`") == ["orderflow/gone.py"]
 
 
 def _outside_fences(text: str) -> str:

@@ -42,6 +42,7 @@ class OrderConsumer:
         self._heartbeat = heartbeat
         self._counts: Counter[str] = Counter()
         self._positions: dict[int, Position] = {}
+        self._replaced: str | None = None
 
     def run(self) -> None:
         """Consume; after a lost log or an unreadable record, open the subscription anew."""
@@ -87,7 +88,7 @@ class OrderConsumer:
                 self._counts["lag"] = subscription.lag()
                 self._beat_polling(subscription)
         except LogReplaced as error:
-            self._open_epoch(topic, str(error))
+            self._replaced = str(error)  # The topic is asked for again: it may be another one by now.
         except Unreadable as error:
             log.warning("message.unreadable", error=str(error))
             subscription.close()
@@ -105,11 +106,12 @@ class OrderConsumer:
         if current is None:
             return self._writer.open_epoch(topic, "the first start")
         epoch, topic_id = current
+        replaced, self._replaced = self._replaced, None
         if topic_id != topic.topic_id:
             return self._open_epoch(
                 topic, f"the topic {topic.name!r} has id {topic.topic_id}, and {topic_id} was applied"
             )
-        return epoch
+        return epoch if replaced is None else self._open_epoch(topic, replaced)
 
     def _open_epoch(self, topic: Topic, reason: str) -> int:
         epoch = self._writer.open_epoch(topic, reason)
