@@ -16,7 +16,7 @@ import pytest
 from orderflow.client import Client
 from orderflow.stack import Stack
 from tests.support.broker import Broker
-from tests.support.processes import end_what_is_left
+from tests.support.stacks import running, take_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -28,24 +28,11 @@ if TYPE_CHECKING:
 FIGURES = "figures"
 
 
-def _take_down(stack: Stack) -> None:
-    """Stop a stack in good order; whatever it leaves behind is ended, and fails the test."""
-    try:
-        stack.down()
-    finally:
-        left = end_what_is_left(stack.settings)
-    assert not left, f"the stack left processes behind: {left}"
-
-
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack that ordinary tests share; it is never killed, frozen or stopped."""
-    stack = Stack.create(tmp_path_factory.mktemp("shared") / "stack")
-    try:
-        stack.up()
+    """The stack that ordinary tests share; it is never killed, frozen, stopped or poisoned."""
+    with running(tmp_path_factory.mktemp("shared")) as stack:
         yield stack
-    finally:
-        _take_down(stack)
 
 
 @pytest.fixture
@@ -68,7 +55,7 @@ def make_stack(tmp_path: Path) -> Iterator[MakeStack]:
     problems = []
     for stack in made:
         try:
-            _take_down(stack)
+            take_down(stack)
         except Exception as error:  # noqa: BLE001 (the other stacks must come down, too)
             problems.append(error)
     if problems:

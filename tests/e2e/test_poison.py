@@ -14,6 +14,7 @@ from orderflow.broker import partition_of
 from tests.support import store
 from tests.support.calls import Caller
 from tests.support.messages import NotUtf8
+from tests.support.stacks import running
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from orderflow.stack import Stack
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of its own: other tests read their whole topic with a plain consumer, which poison stops."""
+    with running(tmp_path_factory.mktemp("poison")) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
