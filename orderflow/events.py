@@ -101,13 +101,15 @@ _type_decoder = msgspec.json.Decoder(_Typed)
 _encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=to_json)
 
 
-def text_of(raw: bytes) -> str:
+def text_of(raw: bytes | None) -> str:
     """Decode UTF-8.
 
     Raises:
-        InvalidEvent: the bytes are no UTF-8, wherever in the value they stand.
+        InvalidEvent: there is no value, or its bytes are no UTF-8, wherever in it they stand.
 
     """
+    if raw is None:
+        raise InvalidEvent(SkipReason.MALFORMED_JSON, "The record has no value.")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -121,9 +123,11 @@ def decode(raw: bytes | None) -> Event:
         InvalidEvent: it is no event; the error has the reason and a sentence.
 
     """
-    if raw is None:
-        raise InvalidEvent(SkipReason.MALFORMED_JSON, "The record has no value.")
-    text = text_of(raw)
+    return decode_text(text_of(raw))
+
+
+def decode_text(text: str) -> Event:
+    """Read one record's value, as `decode` does."""
     try:
         return _decoder.decode(text)
     except msgspec.ValidationError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Record:
+
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One record of the topic, as it is in the log. ``logged_at`` is the broker's clock, in ms since 1970."""
 
     partition: int

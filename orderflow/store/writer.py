@@ -65,17 +65,15 @@ class Writer:
 
     def owners(self, ids: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
         """Give the fingerprints of those (order id, event id) pairs that were seen before, of their first place."""
-        found = self._connection.execute(
-            """
-            SELECT h.order_id, h.event_id, h.fingerprint
-            FROM json_each(?) AS wanted
-            JOIN history AS h
-                ON h.order_id = wanted.value ->> 0 AND h.event_id = wanted.value ->> 1
-            WHERE h.outcome != 'duplicate' AND h.reason IS NOT 'event_id_conflict'
-            """,
-            (_json(ids),),
-        )
-        return {(order_id, event_id): fingerprint for order_id, event_id, fingerprint in found.fetchall()}
+        owners: dict[tuple[str, str], bytes] = {}
+        rest = set(ids)
+        while rest:
+            # One query asks for an event id once; that two orders have the same one is rare.
+            asked = {event_id: order_id for order_id, event_id in rest}
+            rest -= {(order_id, event_id) for event_id, order_id in asked.items()}
+            found = self._connection.execute(_OWNERS, (_json(asked),))
+            owners |= {(order_id, event_id): fingerprint for order_id, event_id, fingerprint in found.fetchall()}
+        return owners
 
     def write(self, batch: Batch) -> None:
         """Write a batch in one transaction: all of it, or nothing."""
@@ -101,6 +99,13 @@ class Writer:
         """Close the database; SQLite checkpoints the WAL."""
         self._connection.close()
 
+
+_OWNERS = """
+SELECT h.order_id, h.event_id, h.fingerprint
+FROM json_each(?) AS wanted
+JOIN history AS h ON h.order_id = wanted.value AND h.event_id = wanted.key
+WHERE h.outcome != 'duplicate' AND h.reason IS NOT 'event_id_conflict'
+"""
 
 _SET_STATUS = """
 UPDATE orders SET status = ?, last_epoch = ?, last_partition = ?, last_offset = ?, updated_at = ? WHERE order_id = ?

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import structlog
@@ -17,6 +18,9 @@ def main() -> int:
     settings = process.read_settings(PROGRAM)
     logs.set_up(settings, PROGRAM)
     log = structlog.get_logger(PROGRAM)
+    # Thousands of records live as long as their batch: looking for garbage among them cost a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
     stop = process.StopFlag().install()
     process.stop_with_supervisor()
     heartbeat = process.Heartbeat(settings, PROGRAM)

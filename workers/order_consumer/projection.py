@@ -42,6 +42,7 @@ class Read:
 
     record: Record
     event: Event | InvalidEvent
+    text: str = ""
     event_id: str = ""
     misplaced: SkipReason | None = None
 
@@ -73,6 +74,8 @@ class Projection:
         projected = Projected()
         for read in reads:
             self._one(read, known, owners, projected)
+        for last in {read.record.partition: read for read in reads}.values():
+            self._move(projected.batch, last)
         return projected
 
     def skip_unforeseen(self, record: Record, error: Exception) -> Projected:
@@ -82,7 +85,7 @@ class Projection:
         trace = "".join(traceback.format_exception(error))
         read = Read(record, InvalidEvent(reason, f"{type(error).__name__}: {error}"))
         self._skip(projected, read, reason, str(read.event), trace)
-        self._move(projected.batch, record, None)
+        self._move(projected.batch, read)
         return projected
 
     def skip_unreadable(self, unreadable: Iterable[UnreadableRecord]) -> Projected:
@@ -104,17 +107,17 @@ class Projection:
 
     def _read(self, record: Record) -> Read:
         try:
-            event = events.decode(record.value)
+            text = events.text_of(record.value)
+            event = events.decode_text(text)
         except InvalidEvent as error:
             return Read(record, error)
         event_id = event.event_id or events.derived_event_id(
             self._topic_id, record.partition, record.offset, record.key or b"", record.value or b""
         )
-        return Read(record, event, event_id, _misplaced(record, event))
+        return Read(record, event, text, event_id, _misplaced(record, event))
 
     def _one(self, read: Read, known: set[str], owners: dict[tuple[str, str], bytes], projected: Projected) -> None:
         record, event = read.record, read.event
-        self._move(projected.batch, record, read.event_id or None)
         if isinstance(event, InvalidEvent):
             self._skip(projected, read, SkipReason(event.reason), event.detail)
             return
@@ -124,7 +127,7 @@ class Projection:
             HistoryRow(
                 self._epoch, record.partition, record.offset,
                 None if read.misplaced else event.order_id, read.event_id, events.TYPES[type(event)],
-                (record.value or b"").decode(), fingerprint, record.logged_at,
+                read.text, fingerprint, record.logged_at,
                 trace_id_of(record.header("traceparent")), outcome, reason,
             )
         )  # fmt: skip
@@ -180,9 +183,10 @@ class Projection:
         )  # fmt: skip
         projected.counts[f"skipped.{reason}"] += 1
 
-    def _move(self, batch: Batch, record: Record, event_id: str | None) -> None:
+    def _move(self, batch: Batch, last: Read) -> None:
+        record = last.record
         batch.positions[record.partition] = PositionRow(
-            record.partition, self._epoch, record.offset + 1, record.offset, record.checksum(), event_id
+            record.partition, self._epoch, record.offset + 1, record.offset, record.checksum(), last.event_id or None
         )
 
 
