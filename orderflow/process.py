@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import select
 import signal
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,10 +46,20 @@ def read_settings(program: str) -> Settings:
 
 
 class StopFlag:
-    """Set by the first SIGTERM or SIGINT; the second one ends the process at once."""
+    """Set by the first SIGTERM or SIGINT; the second one ends the process at once.
+
+    A signal's handler runs between any two steps of the main thread, so it takes no lock and logs nothing: both could
+    be in use by what it interrupts. It sets a flag, and wakes who waits through a pipe.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._set = False
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+
+    def __del__(self) -> None:
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def install(self) -> StopFlag:
         """Take the signals. Call it from the main thread."""
@@ -57,22 +67,24 @@ class StopFlag:
             signal.signal(number, self._on_signal)
         return self
 
-    def _on_signal(self, number: int, _: object) -> None:
-        if self._event.is_set():
+    def _on_signal(self, _: int, __: object) -> None:
+        if self._set:
             os._exit(EX_INTERRUPTED)
-        self._event.set()
-        log.info("process.stop_requested", signal=signal.Signals(number).name)
+        self.set()
 
     def set(self) -> None:
         """Ask the process to stop."""
-        self._event.set()
+        self._set = True
+        os.write(self._wake_write, b"!")
 
     def __bool__(self) -> bool:
-        return self._event.is_set()
+        return self._set
 
     def wait(self, seconds: float) -> bool:
         """Sleep, or wake when asked to stop: True then."""
-        return self._event.wait(seconds)
+        if not self._set:
+            select.select([self._wake_read], [], [], seconds)
+        return self._set
 
 
 class Heartbeat:
