@@ -6,11 +6,12 @@ OrderflowError
 │   ├── InvalidEvent       a record's value that is no event: skip it with its reason
 │   └── InvalidBody        an HTTP body: answer 400 with the fields
 ├── BrokerError
-│   ├── NotAccepted        not taken at all: too many wait, or the service stops: refuse at once
+│   ├── NotAccepted        not taken at all: too many wait, or the topic may not be used: refuse
 │   ├── Unsent             nothing reached Kafka: retry, then refuse
 │   ├── Unacknowledged     sent without an answer: retry, then say unknown
 │   ├── Rejected           Kafka said no for good: refuse without a retry
 │   ├── Undelivered        some of a group is not acknowledged: the policy waits and tries again
+│   ├── Unreadable         close the subscription, find the record, skip it, subscribe again
 │   └── TopicMisconfigured exit with EX_CONFIG: the topic is not the one orderflow is built on
 ├── LogReplaced            the log is not the one that was applied: open a new epoch, replay
 ├── StoreError
@@ -63,7 +64,7 @@ class BrokerError(OrderflowError):
 
 
 class NotAccepted(BrokerError):
-    """The event was not taken: too many wait already, or the service is stopping, or it may not use the topic."""
+    """The event was not taken: too many wait already, or the topic may not be used."""
 
 
 class Unsent(BrokerError):
@@ -82,6 +83,14 @@ class Undelivered(BrokerError):
         self.fields = fields
 
 
+class Unreadable(BrokerError):
+    """A record cannot be parsed, nor anything behind it in its batch; ``at`` has each partition's offset reached."""
+
+    def __init__(self, detail: str, at: dict[int, int]) -> None:
+        super().__init__(detail)
+        self.at = at
+
+
 class Rejected(BrokerError):
     """Kafka refused the event, and will refuse it again."""
 
@@ -90,7 +99,7 @@ class TopicMisconfigured(BrokerError):
     """The topic exists with settings that would break a guarantee."""
 
 
-class LogReplaced(BrokerError):
+class LogReplaced(OrderflowError):
     """The topic's log does not hold what was applied from it: truncated, deleted or another cluster's."""
 
 

@@ -37,7 +37,7 @@ def set_up(settings: Settings, program: str) -> None:
     if settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty()):
         render: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _json_line]
     else:
-        render = [structlog.dev.ConsoleRenderer()]
+        render = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -114,6 +114,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _check_together(settings)
         return settings
 
+    def __repr__(self) -> str:
+        return f"Settings({self.public()})"
+
     @property
     def var(self) -> Path:
         """The folder of all data, absolute."""

@@ -15,7 +15,7 @@ from orderflow.broker.producer import Producer
 from orderflow.errors import NotAccepted, Rejected
 from orderflow.events import Event, OrderCreated
 from orderflow.orders import to_json
-from orderflow.wsgi.guards import read_body
+from orderflow.wsgi.guards import BodyReader
 from orderflow.wsgi.problems import Problem
 from orderflow.wsgi.service import RETRY_AFTER, Service
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orderflow.settings import Settings
+    from orderflow.tracing import Trace
 
 PROGRAM = "cart-service"
 
@@ -52,6 +53,9 @@ class Cart:
         self._settings = settings
         self._publisher = publisher
         self._watch = watch
+        # A caller that sends its body slowly holds a thread: some are left for those at work, and for probes.
+        at_once = settings.cart_threads - settings.publish_waiting_max - 8
+        self._bodies = BodyReader(settings.http_body_limit_bytes, max(1, at_once))
         self._outcomes = service.metrics.counter(
             "orderflow_events_published_total", "Events by what came of publishing them.", ("type", "outcome")
         )
@@ -70,7 +74,7 @@ class Cart:
 
     def _parse(self, parse: Callable[[bytes, str | None], Event]) -> Event:
         environ = bottle.request.environ
-        body = read_body(environ, self._settings.http_body_limit_bytes)
+        body = self._bodies.read(environ)
         return parse(body, environ.get("HTTP_IDEMPOTENCY_KEY"))
 
     def _publish(self, event: Event, order: object, created: int) -> bytes:
@@ -78,7 +82,7 @@ class Cart:
         outcome: Outcome
         refusal = self._watch.refusal()
         if refusal is None:
-            outcome = self._publisher.publish(_message(event, environ["orderflow.trace"].traceparent))
+            outcome = self._publisher.publish(_message(event, environ["orderflow.trace"]))
             self._watch.tell(outcome)
         else:
             outcome = Refused(refusal)
@@ -109,7 +113,7 @@ def _problem(event: Event, outcome: Outcome) -> Problem:
             return Problem(503, "not-accepted", detail, RETRY_AFTER, **members)
         if isinstance(outcome.error, Rejected):
             detail = f"Kafka refuses this event, and will refuse it again; it was not published. {outcome.error}"
-            return Problem(503, "event-rejected", detail, RETRY_AFTER, **members)
+            return Problem(503, "event-rejected", detail, **members)
         detail = f"The event was not published, and will not be; send it again later. {outcome.error}"
         return Problem(503, "kafka-unavailable", detail, RETRY_AFTER, **members)
     detail = (
@@ -119,7 +123,7 @@ def _problem(event: Event, outcome: Outcome) -> Problem:
     return Problem(503, "outcome-unknown", detail, RETRY_AFTER, **members)
 
 
-def _message(event: Event, traceparent: str) -> Message:
+def _message(event: Event, trace: Trace) -> Message:
     """Write the event for Kafka. The headers are for other tools: CloudEvents' binary attributes, and the trace."""
     event_id = event.event_id or ""
     occurred_at = event.occurred_at.isoformat() if event.occurred_at else ""
@@ -132,6 +136,6 @@ def _message(event: Event, traceparent: str) -> Message:
         ("ce_subject", key),
         ("ce_time", occurred_at.encode()),
         ("content-type", b"application/json"),
-        ("traceparent", traceparent.encode()),
+        ("traceparent", trace.traceparent.encode()),
     )
-    return Message(key, events.encode(event), headers, event.order_id, event_id)
+    return Message(key, events.encode(event), headers, event.order_id, event_id, trace.trace_id)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from orderflow.broker import Outcome, Published, ensure_topic
-from orderflow.errors import BrokerError, NotAccepted, TopicMisconfigured
+from orderflow.errors import BrokerError, NotAccepted, Rejected, TopicMisconfigured
 from orderflow.wsgi.service import NotReady
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class KafkaWatch:
         self.problem: str | None = "Kafka was not reached yet."
         self.misconfigured: str | None = None
         self._verified = False
+        self._alerted = False
 
     def start(self) -> None:
         """Begin to watch."""
@@ -42,9 +44,12 @@ class KafkaWatch:
     def tell(self, outcome: Outcome) -> None:
         """Take note of what came of a publish."""
         if isinstance(outcome, Published):
-            self.problem = None
-        else:
+            self.problem, self._alerted = None, False
+        elif not isinstance(outcome.error, (NotAccepted, Rejected)):  # these say nothing of Kafka
             self.problem = f"The last event was not acknowledged: {outcome.error}"
+            if not self._alerted:
+                self._alerted = True
+                log.error("alert.opened", cause="kafka_unreachable", detail=self.problem)
             self._asked.set()
 
     def check(self) -> tuple[bool, str]:
@@ -58,8 +63,9 @@ class KafkaWatch:
             self._asked.clear()
             delay_s = self._settings.wait_first_delay_s
             while not self._reach(delay_s):
-                threading.Event().wait(delay_s)
+                time.sleep(delay_s)
                 delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
+            time.sleep(self._settings.wait_first_delay_s)  # Asked again at once, it would only be in the way.
 
     def _reach(self, delay_s: float) -> bool:
         try:

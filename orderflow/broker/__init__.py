@@ -7,7 +7,7 @@ set is in docs/adr/0002-producer-settings.md and docs/adr/0003-offsets-in-the-st
 from orderflow.broker.clients import reachable
 from orderflow.broker.messages import Message, Outcome, Published, Refused, Unknown
 from orderflow.broker.publisher import Publisher
-from orderflow.broker.subscription import Subscription, Unreadable, locate_unreadable
+from orderflow.broker.subscription import Subscription, locate_unreadable
 from orderflow.broker.topic import PARTITIONS, Topic, ensure_topic, partition_of
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Subscription",
     "Topic",
     "Unknown",
-    "Unreadable",
     "ensure_topic",
     "locate_unreadable",
     "partition_of",

@@ -18,6 +18,7 @@ class Message:
     headers: tuple[tuple[str, bytes], ...]
     order_id: str
     event_id: str
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ consumer. See docs/adr/0002-producer-settings.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,6 +16,7 @@ from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 
 from orderflow.broker.clients import milliseconds, shared_options
+from orderflow.broker.messages import Published
 from orderflow.errors import Rejected, Unacknowledged, Unsent
 
 if TYPE_CHECKING:
@@ -49,16 +50,11 @@ NOT_APPENDED = (
 #: Added to the client's own timeout before we stop waiting for it.
 MARGIN_S = 1.0
 
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """Where Kafka put a message."""
-
-    partition: int
-    offset: int
+#: How long a dropped producer's thread may take to end. While it lives, nobody can say that nothing was sent.
+JOIN_S = 0.5
 
 
-Result = Delivery | Unsent | Unacknowledged | Rejected
+Result = Published | Unsent | Unacknowledged | Rejected
 
 
 class Producer:
@@ -88,27 +84,39 @@ class Producer:
         return self._connection
 
     def deliver(self, messages: Sequence[Message]) -> list[Result]:
-        """Send the messages together and wait for all; one result for each, in their order. Never raises for Kafka."""
-        if self._producer is None:
-            self._producer = KafkaProducer(**self._options)
-        assert self._connection is not None  # noqa: S101 (the constructor has called _connect)
-        self._connection.sent.clear()
-        futures = self._send(self._producer, messages)
-        results = [self._result(future) for future in futures]
-        if any(isinstance(result, (Unsent, Unacknowledged)) for result in results):
-            self.drop()
-        return results
+        """Send the messages together and wait for all; one result for each, in their order.
 
-    def drop(self) -> None:
-        """Close the producer without waiting; the next delivery builds another."""
+        Takes at most the attempt's timeout and two margins. Never raises for Kafka.
+        """
+        until = time.monotonic() + self._timeout_s + MARGIN_S
+        try:
+            if self._producer is None:
+                self._producer = KafkaProducer(**self._options)
+            assert self._connection is not None  # noqa: S101 (the constructor has called _connect)
+            self._connection.sent.clear()
+            futures = self._send(self._producer, messages)
+            errors = [_wait(future, until) for future in futures]
+        except BaseException:
+            self.drop()
+            raise
+        failed = any(error is not None and not isinstance(error, FINAL) for error in errors)
+        # Before an answer the producer must not be able to send any more: then what it has sent is known.
+        ended = self.drop() if failed else True
+        return [self._result(future, error, ended=ended) for future, error in zip(futures, errors, strict=True)]
+
+    def drop(self) -> bool:
+        """Close the producer; the next delivery builds another. True when its thread has ended."""
         producer, self._producer = self._producer, None
         if producer is None:
-            return
+            return True
+        sender = producer._sender  # noqa: SLF001 (close() does not wait for it, nor end it when its flush raises)
         try:
             producer.close(timeout=0)
         except kafka_errors.KafkaError as error:  # flush() in close() raises for what is still in flight
             log.debug("publish.close_failed", error=str(error))
-            producer._sender.force_close()  # noqa: SLF001 (close() ends before this line when its flush raises)
+            sender.force_close()
+        sender.join(JOIN_S)
+        return not sender.is_alive()
 
     def _send(self, producer: KafkaProducer, messages: Sequence[Message]) -> list[Any]:
         """Hand the messages to the client: a future each, or the error."""
@@ -119,31 +127,38 @@ class Producer:
                     producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers))
                 )
             except kafka_errors.KafkaTimeoutError as error:
-                # No metadata, so nothing of this group was sent; the others would wait as long for the same.
+                # No metadata: the rest of the group would wait as long for the same.
                 futures += [error] * (len(messages) - len(futures))
                 break
             except kafka_errors.KafkaError as error:
                 futures.append(error)
         return futures
 
-    def _result(self, future: Any) -> Result:
-        try:
-            if isinstance(future, kafka_errors.KafkaError):
-                raise future
-            metadata = future.get(timeout=self._timeout_s + MARGIN_S)
-            return Delivery(metadata.partition, metadata.offset)
-        except FINAL as error:
+    def _result(self, future: Any, error: kafka_errors.KafkaError | None, *, ended: bool) -> Result:
+        if error is None:
+            return Published(future.value.partition, future.value.offset)
+        if isinstance(error, FINAL):
             return Rejected(str(error))
-        except NOT_APPENDED as error:
+        if isinstance(error, NOT_APPENDED):
             return Unsent(str(error))
-        except kafka_errors.KafkaError as error:
-            return Unacknowledged(str(error)) if self._was_sent(future) else Unsent(str(error))
+        return Unacknowledged(str(error)) if self._may_be_sent(future, ended=ended) else Unsent(str(error))
 
-    def _was_sent(self, future: Any) -> bool:
+    def _may_be_sent(self, future: Any, *, ended: bool) -> bool:
         if isinstance(future, kafka_errors.KafkaError) or self._connection is None:
-            return False
+            return False  # The client did not even take it.
         partition = future._produce_future.topic_partition.partition  # noqa: SLF001 (a failed future has no other way)
-        return partition in self._connection.sent
+        return not ended or partition in self._connection.sent
+
+
+def _wait(future: Any, until: float) -> kafka_errors.KafkaError | None:
+    """Wait for a record's acknowledgement; give the error when there is none."""
+    if isinstance(future, kafka_errors.KafkaError):
+        return future
+    try:
+        future.get(timeout=max(0.0, until - time.monotonic()))
+    except kafka_errors.KafkaError as error:
+        return error
+    return None
 
 
 class _WatchedClient(KafkaNetClient):

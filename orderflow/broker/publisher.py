@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orderflow.broker.messages import Message, Outcome, Published, Refused, Unknown
-from orderflow.broker.producer import Delivery, Producer
 from orderflow.broker.retries import RetryPolicy
 from orderflow.errors import BrokerError, NotAccepted, Rejected, Unacknowledged, Undelivered, Unsent
 
 if TYPE_CHECKING:
+    from orderflow.broker.producer import Producer
     from orderflow.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -76,15 +76,12 @@ class Publisher:
         self._lock = threading.Lock()
         self._queue: deque[_Waiter] = deque()
         self._led = False
-        self._closed = False
         self.in_flight = 0
 
     def publish(self, message: Message) -> Outcome:
         """Publish one event and tell what came of it, within the policy's deadline."""
         waiter = _Waiter(message, time.monotonic() + self._policy.deadline_s)
         with self._lock:
-            if self._closed:
-                return Refused(NotAccepted("The service is stopping."))
             if self.in_flight >= self._waiting_max:
                 return Refused(NotAccepted(f"{self.in_flight} events wait for Kafka already; that is the bound."))
             self.in_flight += 1
@@ -99,15 +96,6 @@ class Publisher:
         # Without an outcome it was withdrawn unsent, or (a bug) its leader did not settle it.
         return waiter.outcome or waiter.give_up(waiter.error or Unsent(TOO_LATE))
 
-    def close(self) -> None:
-        """Refuse new events. Those in flight are settled by their own callers; then the producer is dropped."""
-        with self._lock:
-            self._closed = True
-        deadline = time.monotonic() + self._policy.deadline_s
-        while self.in_flight and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self._producer.drop()
-
     # The group.
 
     def _follow(self, waiter: _Waiter) -> bool:
@@ -115,7 +103,7 @@ class Publisher:
         if not waiter.gate.acquire(timeout=max(0.0, waiter.left_s())):
             if self._withdraw(waiter):
                 return False
-            # A leader has taken it, or made it leader, at the last moment: the gate opens soon.
+            # A leader has taken it at the last moment: the gate opens soon.
             waiter.gate.acquire(timeout=self._policy.attempt_s + GRACE_S)
             waiter.sent = True  # as far as this caller can know
         return waiter.leads and waiter.outcome is None
@@ -201,8 +189,8 @@ class Publisher:
         """Send once; settle what is certain; return the rest."""
         results = self._producer.deliver([waiter.message for waiter in pending])
         for waiter, result in zip(pending, results, strict=True):
-            if isinstance(result, Delivery):
-                waiter.outcome = Published(result.partition, result.offset)
+            if isinstance(result, Published):
+                waiter.outcome = result
                 continue
             waiter.error = result
             waiter.sent = waiter.sent or isinstance(result, Unacknowledged)
@@ -218,4 +206,6 @@ def _fields(waiters: list[_Waiter]) -> dict[str, object]:
         "events": len(waiters),
         "order_ids": [waiter.message.order_id for waiter in waiters[:10]],
         "event_ids": [waiter.message.event_id for waiter in waiters[:10]],
+        "trace_ids": [waiter.message.trace_id for waiter in waiters[:10]],
+        "trace_id": waiters[0].message.trace_id if len(waiters) == 1 else None,  # never the leader's for another's
     }

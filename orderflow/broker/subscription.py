@@ -9,6 +9,7 @@ And Kafka's committed offsets say nothing about the store: they are sent for lag
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,7 +17,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, T
 from kafka import errors as kafka_errors
 
 from orderflow.broker.clients import milliseconds, shared_options
-from orderflow.errors import BrokerError, LogReplaced
+from orderflow.errors import BrokerError, LogReplaced, Unreadable
 from orderflow.records import Position, Record, UnreadableRecord
 
 if TYPE_CHECKING:
@@ -39,16 +40,9 @@ OUT_OF_RANGE = (
     kafka_errors.LogTruncationError,
 )
 
-#: Waiting does not mend these.
-FINAL = (kafka_errors.AuthorizationError, kafka_errors.SaslAuthenticationFailedError)
 
-
-class Unreadable(BrokerError):
-    """``poll()`` met something it cannot parse. Close the subscription, find it, skip it, open another."""
-
-    def __init__(self, error: Exception, at: dict[int, int]) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
-        self.at = at
+#: What the client raises for a record it cannot parse, beside errors that are none of Kafka's.
+DAMAGE = (kafka_errors.CorruptRecordError, kafka_errors.UnsupportedCodecError)
 
 
 class Subscription:
@@ -86,17 +80,17 @@ class Subscription:
         Raises:
             Unreadable: a record cannot be parsed.
             LogReplaced: the log does not hold what was applied from it.
-            BrokerError: Kafka refuses this consumer for good.
+            BrokerError: Kafka refuses this consumer; wait, and subscribe again.
 
         """
         try:
             polled = self._consumer.poll(timeout_ms=self._timeout_ms)
         except OUT_OF_RANGE as error:
             raise LogReplaced(f"The log no longer holds the offsets that were applied: {error}") from error
-        except FINAL as error:
-            raise BrokerError(f"Kafka refuses this consumer: {error}") from error
-        except Exception as error:  # whatever a damaged record makes the parser raise
-            raise Unreadable(error, self._reached()) from error
+        except Exception as error:
+            if not _is_damage(error):
+                raise BrokerError(f"Kafka refuses this consumer: {error}") from error
+            raise Unreadable(f"{type(error).__name__}: {error}", self._reached()) from error
         if polled:
             self._heard_at = time.monotonic()
         records: list[Record] = []
@@ -152,7 +146,8 @@ class Subscription:
             for p in self._consumer.assignment()
             if p.partition in self.positions
         }
-        self._consumer.commit_async(offsets, callback=lambda *_: None)
+        with suppress(kafka_errors.KafkaError):  # Another member has fenced this one; `poll` tells it.
+            self._consumer.commit_async(offsets, callback=lambda *_: None)
 
     def close(self) -> None:
         """Leave without waiting for Kafka. As a static member it keeps its place until the session's timeout."""
@@ -188,20 +183,30 @@ class _SeekToStore(ConsumerRebalanceListener):
         self._on_assigned([p.partition for p in assigned])
 
 
-def locate_unreadable(settings: Settings, topic: Topic, reached: Mapping[int, int]) -> list[UnreadableRecord]:
+def locate_unreadable(
+    settings: Settings, topic: Topic, reached: Mapping[int, int], goes_on: Callable[[], bool] = lambda: True
+) -> list[UnreadableRecord]:
     """Find the records at and behind the reached offsets that cannot be parsed; none means that it has passed.
 
-    Reads with a consumer of its own, which belongs to no group.
+    Reads with consumers of its own, which belong to no group, and asks before each whether to go on. What stands
+    behind a damaged record in the same batch cannot be parsed either: the client reads a batch from its start.
+
+    Raises:
+        BrokerError: Kafka refuses to be read; nothing is known of the records.
+
     """
     found: list[UnreadableRecord] = []
-    for partition, offset in sorted(reached.items()):
+    for number, offset in sorted(reached.items()):
+        partition = TopicPartition(topic.name, number)
         for at in range(offset, offset + UNREADABLE_RUN):
-            error = _try_to_read(settings, TopicPartition(topic.name, partition), at)
-            for _ in range(settings.unreadable_retries if error and at == offset else 0):
-                error = error and _try_to_read(settings, TopicPartition(topic.name, partition), at)
+            error: str | None = "not tried"
+            for _ in range(1 + settings.unreadable_retries):
+                if not goes_on():
+                    return found
+                error = error and _try_to_read(settings, partition, at)
             if error is None:
                 break
-            found.append(UnreadableRecord(partition, at, error))
+            found.append(UnreadableRecord(number, at, error))
     return found
 
 
@@ -214,12 +219,19 @@ def _try_to_read(settings: Settings, partition: TopicPartition, offset: int) -> 
         consumer.poll(timeout_ms=milliseconds(settings.poll_timeout_s))
     except OUT_OF_RANGE:
         return None
-    except Exception as error:  # noqa: BLE001 (whatever a damaged record makes the parser raise)
+    except Exception as error:
+        if not _is_damage(error):
+            raise BrokerError(f"Kafka refuses to be read: {error}") from error
         return f"{type(error).__name__}: {error}"
     else:
         return None
     finally:
         consumer.close(autocommit=False, timeout_ms=1_000)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Tell what parsing a record raises from what the cluster answers."""
+    return isinstance(error, DAMAGE) or not isinstance(error, kafka_errors.KafkaError)
 
 
 def _reading_options(settings: Settings, client_id: str) -> dict[str, Any]:

@@ -20,6 +20,19 @@ DatabaseError = sqlite3.DatabaseError
 #: Counts up with every change of schema.sql. A projection of another version is rebuilt, not migrated.
 SCHEMA_VERSION = 1
 
+#: Primary result codes of what passes: another process, a person or a disk is in the way.
+TRANSIENT = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+
 
 def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
     """Open the projection for writing, and create it if it is not there.
@@ -89,7 +102,8 @@ def immediate(connection: Connection) -> Iterator[None]:
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether the same statement may succeed later: locked, disk full, I/O error."""
-    return isinstance(error, sqlite3.OperationalError)
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.OperationalError) and code is not None and code & 0xFF in TRANSIENT
 
 
 def _version(connection: Connection) -> int:

@@ -1,4 +1,4 @@
-"""Writing the projection. One process does (`orderflow.process.writer_lock`), one batch at a time.
+"""Writing the projection. One process does (`orderflow.process.exclusive_lock`), one batch at a time.
 
 A `Batch` of rows is written in one transaction together with the positions it leads to: what was read and what came of
 it are never apart.
@@ -10,10 +10,11 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
 from orderflow.records import Anchor, Position
 from orderflow.store.rows import HistoryRow, OrderRow, PositionRow, SkippedRow
-from orderflow.store.sqlite import immediate, open_writer
+from orderflow.store.sqlite import DatabaseError, immediate, open_writer
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from orderflow.broker.topic import Topic
     from orderflow.settings import Settings
     from orderflow.store.rows import Batch
+
+
+log = structlog.get_logger(__name__)
 
 
 class Writer:
@@ -93,7 +97,10 @@ class Writer:
         except FileNotFoundError:
             return
         if size > self._wal_limit:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except DatabaseError as error:  # The batch is committed: that the WAL stays long must not undo it.
+                log.warning("store.checkpoint_failed", wal_bytes=size, error=str(error))
 
     def close(self) -> None:
         """Close the database; SQLite checkpoints the WAL."""

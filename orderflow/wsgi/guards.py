@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import threading
 from enum import EnumType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -59,13 +60,30 @@ def require_token(settings: Settings, authorization: str | None) -> None:
         raise Problem(401, "token-required", "This route asks for the operator's bearer token.", challenge)
 
 
-def read_body(environ: dict[str, Any], limit: int) -> bytes:
-    """Read a JSON body of at most ``limit`` bytes, chunked or not.
+class BodyReader:
+    """Reads JSON bodies of at most ``limit`` bytes, ``at_once`` of them at the same time."""
 
-    Raises:
-        Problem: 413, 415.
+    def __init__(self, limit: int, at_once: int) -> None:
+        self._limit = limit
+        self._slots = threading.BoundedSemaphore(at_once)
 
-    """
+    def read(self, environ: dict[str, Any]) -> bytes:
+        """Read one body, chunked or not.
+
+        Raises:
+            Problem: 413, 415, or 503 while too many others are being read.
+
+        """
+        if not self._slots.acquire(blocking=False):
+            detail = "Too many callers are sending their bodies; try again later."
+            raise Problem(503, "too-many-bodies", detail, {"Retry-After": "1"})
+        try:
+            return _read(environ, self._limit)
+        finally:
+            self._slots.release()
+
+
+def _read(environ: dict[str, Any], limit: int) -> bytes:
     media_type = environ.get("CONTENT_TYPE", "").split(";", 1)[0].strip().lower()
     if media_type != "application/json":
         raise Problem(

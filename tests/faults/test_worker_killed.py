@@ -65,7 +65,8 @@ class Killer:
             if point != IN_ASSIGNMENT:  # on the way there since its start, else
                 self.arm(point)
             until(lambda: self._stands(pid), f"{PROGRAM} comes to the point {point!r}", within_s=20)
-            self.lags.append(self._lag())
+            # It stands there while the load goes on, also when it had applied all there was.
+            self.lags.append(until(self._lag, "the consumer is behind", within_s=10))
             (self.folder / "stopped").unlink()
             self._kill(pid)
         if next_point == IN_ASSIGNMENT:

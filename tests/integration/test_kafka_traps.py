@@ -13,9 +13,9 @@ import psutil
 import pytest
 from kafka import TopicPartition
 
-from orderflow.broker import PARTITIONS, Subscription, Unreadable, ensure_topic, locate_unreadable, partition_of
+from orderflow.broker import PARTITIONS, Subscription, ensure_topic, locate_unreadable, partition_of
 from orderflow.broker.topic import CONFIG
-from orderflow.errors import BrokerError, LogReplaced, TopicMisconfigured
+from orderflow.errors import BrokerError, LogReplaced, TopicMisconfigured, Unreadable
 from orderflow.records import Anchor, Position, Record
 from orderflow.stack import free_ports
 from tests.support.messages import NotUtf8, admin, produce

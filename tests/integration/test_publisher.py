@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown, ensure_topic
-from orderflow.broker.producer import Delivery, Producer
+from orderflow.broker.producer import Producer
 from orderflow.broker.topic import CONFIG, PARTITIONS
 from orderflow.errors import Rejected, Unsent
 from orderflow.stack import free_ports
@@ -193,8 +193,8 @@ def test_two_events_of_one_order_are_never_in_flight_together(broker: Broker, fi
     assert sum(map(len, flights.values())) == callers * each
     for ones in flights.values():
         for before, after in itertools.pairwise(ones):
-            assert isinstance(before.result, Delivery)
-            assert isinstance(after.result, Delivery)
+            assert isinstance(before.result, Published)
+            assert isinstance(after.result, Published)
             assert before.ended <= after.began
             assert before.result.offset < after.result.offset
     history = {record.event_id: record.offset for record in read_topic(settings)}

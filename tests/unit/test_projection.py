@@ -1,17 +1,23 @@
 """Records -> rows: the state depends on the log alone, not on how it was cut into batches or interleaved."""
 
 import json
+import sqlite3
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from order_consumer.consumer import OrderConsumer
 from order_consumer.projection import Projection
+from orderflow import events
 from orderflow.broker import Topic, partition_of
+from orderflow.process import Heartbeat, StopFlag
 from orderflow.records import Anchor, Position, Record, UnreadableRecord
 from orderflow.settings import Settings
+from orderflow.store.rows import Batch
 from orderflow.store.writer import Writer
 
 TOPIC = Topic("order_events", "topic-id", 6)
@@ -242,4 +248,75 @@ def test_an_unforeseen_error_keeps_its_trace(writer: Writer) -> None:
 
     reason, trace = writer._connection.execute("SELECT reason, trace FROM skipped_messages").fetchone()
     assert reason == "internal_error"
+    assert "ZeroDivisionError: bug" in trace
+
+
+def test_a_checkpoint_that_fails_does_not_undo_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk behind the commit: the batch is in, once, and nothing is told of it as skipped."""
+    writer = open_writer(tmp_path)
+    monkeypatch.setattr(writer, "_wal_limit", 0)
+    with sqlite3.connect(tmp_path / "orders.db") as reader:
+        reader.execute("BEGIN").execute("SELECT * FROM orders").fetchall()  # holds the WAL
+        writer._connection.execute("PRAGMA busy_timeout = 10")
+
+        apply(writer, [log_of([(b"a", created("a", 1))])])
+
+    assert [outcome for _, outcome, _ in outcomes(writer)] == ["applied"]
+
+
+class CommitsThenFails(Writer):
+    """Writes, and then says that the disk is full, as a commit can that took effect."""
+
+    failures = 1
+
+    def write(self, batch: Batch) -> None:
+        super().write(batch)
+        if self.failures:
+            self.failures -= 1
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+
+def test_a_commit_that_failed_after_it_took_effect_is_not_made_twice(tmp_path: Path) -> None:
+    """Before each further attempt what is stored is left out: no row twice, no skip, no alert."""
+    settings = Settings(var_dir=str(tmp_path), wait_first_delay_s=0.01)
+    writer = CommitsThenFails(settings)
+    epoch = writer.open_epoch(TOPIC, "test")
+    consumer = OrderConsumer(settings, writer, StopFlag(), Heartbeat(settings, "x"))
+    records = log_of([(b"a", created("a", 1)), (b"a", changed("a", 2, "shipped")), (b"b", b"{")])
+
+    with structlog.testing.capture_logs() as lines:
+        consumer._apply(Projection(writer, TOPIC.topic_id, epoch), records)
+
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["store.retry_scheduled"]
+    assert outcomes(writer) == [("a", "applied", None), ("a", "applied", None)]
+    assert [row[3] for row in dump(writer)["skipped_messages"]] == ["malformed_json"]
+
+
+def test_one_record_that_nobody_foresaw_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of three with a bug in the middle: two applied, one kept as internal_error with its trace and its id."""
+    settings = Settings(var_dir=str(tmp_path))
+    writer = Writer(settings)
+    epoch = writer.open_epoch(TOPIC, "test")
+    projection = Projection(writer, TOPIC.topic_id, epoch)
+    good = projection._apply
+
+    def buggy(batch: Batch, record: Record, event: events.Event) -> None:
+        if event.order_id == "b":
+            raise ZeroDivisionError("bug")
+        good(batch, record, event)
+
+    monkeypatch.setattr(projection, "_apply", buggy)
+    consumer = OrderConsumer(settings, writer, StopFlag(), Heartbeat(settings, "x"))
+
+    consumer._apply(projection, log_of([(name.encode(), created(name, 1)) for name in ORDERS]))
+
+    assert sorted(outcomes(writer)) == [
+        ("a", "applied", None),
+        ("b", "skipped", "internal_error"),
+        ("c", "applied", None),
+    ]
+    ((reason, trace, event_id),) = writer._connection.execute("SELECT reason, trace, event_id FROM skipped_messages")
+    assert (reason, event_id) == ("internal_error", uuid(1))
     assert "ZeroDivisionError: bug" in trace

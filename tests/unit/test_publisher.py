@@ -9,7 +9,7 @@ import pytest
 import structlog.testing
 
 from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown
-from orderflow.broker.producer import Delivery, Result
+from orderflow.broker.producer import Result
 from orderflow.broker.retries import RetryPolicy
 from orderflow.errors import Rejected, Unacknowledged, Unsent
 from orderflow.settings import Settings
@@ -36,7 +36,7 @@ class ScriptedProducer:
         if isinstance(step, Exception) and not isinstance(step, Unsent | Unacknowledged | Rejected):
             raise step
         number = sum(len(group) for group in self.groups)
-        return [step or Delivery(0, number + i) for i, _ in enumerate(messages)]
+        return [step or Published(0, number + i) for i, _ in enumerate(messages)]
 
     def drop(self) -> None:
         pass
@@ -159,16 +159,6 @@ def test_beyond_the_bound_callers_are_refused_at_once() -> None:
     outcomes = in_threads(publisher(producer, publish_waiting_max=4), [message(f"o{i}") for i in range(10)])
 
     assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 6
-
-
-def test_a_closed_publisher_refuses() -> None:
-    """After close nothing is sent."""
-    producer = ScriptedProducer()
-    publishes = publisher(producer)
-    publishes.close()
-
-    assert isinstance(publishes.publish(message("o")), Refused)
-    assert producer.groups == []
 
 
 @pytest.mark.parametrize("keys", [1, 3, 50])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from order_consumer.projection import Projected, Projection
-from orderflow.broker import Subscription, Unreadable, ensure_topic, locate_unreadable, reachable
-from orderflow.errors import BrokerError, LogReplaced, TopicMisconfigured
+from orderflow.broker import Subscription, ensure_topic, locate_unreadable, reachable
+from orderflow.errors import BrokerError, LogReplaced, TopicMisconfigured, Unreadable
 from orderflow.records import Anchor, Position
 from orderflow.store.sqlite import DatabaseError, is_transient
 
@@ -50,7 +50,7 @@ class OrderConsumer:
             while not self._stop:
                 topic = self._find_topic()
                 if topic is not None:
-                    self._consume(topic)
+                    self._consume_or_wait(topic)
         except Stopped:
             log.warning("batch.left", detail="asked to stop while the store took nothing; it is read again")
         finally:
@@ -71,6 +71,15 @@ class OrderConsumer:
                 self._stop.wait(delay_s)
                 delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
         return None
+
+    def _consume_or_wait(self, topic: Topic) -> None:
+        try:
+            self._consume(topic)
+        except BrokerError as error:
+            delay_s = self._settings.wait_max_delay_s
+            log.warning("kafka.wait_scheduled", delay_s=delay_s, error=str(error))
+            self._beat("waiting", f"Kafka at {self._settings.kafka_bootstrap_servers}: {error}")
+            self._stop.wait(delay_s)
 
     def _consume(self, topic: Topic) -> None:
         """Read one life of the topic, until asked to stop or something makes the subscription useless."""
@@ -120,11 +129,16 @@ class OrderConsumer:
 
     def _pass_unreadable(self, projection: Projection, topic: Topic, error: Unreadable) -> None:
         """Find what cannot be read, keep its place as skipped, go on behind it."""
-        found = locate_unreadable(self._settings, topic, error.at)
+
+        def goes_on() -> bool:
+            self._beat("running")
+            return not self._stop
+
+        found = locate_unreadable(self._settings, topic, error.at, goes_on)
         if not found:
             return  # It has passed: a fresh client reads on.
         projected = projection.skip_unreadable(found)
-        self._store(lambda: projected, [])
+        self._report(self._store(lambda _: projected, []))
         log.error("alert.opened", cause="unreadable_record", records=len(found), detail=found[0].error)
 
     # A batch.
@@ -133,28 +147,30 @@ class OrderConsumer:
         """Project and write one batch; an error that nobody foresaw costs only the record that raises it."""
         started = time.monotonic()
         try:
-            self._store(lambda: projection.project(records), records)
+            done = [self._store(projection.project, records)]
         except Exception:
             log.exception("batch.failed", records=len(records))
-            for record in records:
-                self._apply_alone(projection, record)
+            done = [self._apply_alone(projection, record) for record in self._not_stored(records)]
+        for projected in done:
+            self._report(projected)
         self._counts["batches"] += 1
         self._counts["apply_ms"] += round((time.monotonic() - started) * 1000)
 
-    def _apply_alone(self, projection: Projection, record: Record) -> None:
+    def _apply_alone(self, projection: Projection, record: Record) -> Projected:
         try:
-            self._store(lambda: projection.project([record]), [record])
+            return self._store(projection.project, [record])
         except Exception as error:  # noqa: BLE001 (here the loop decides: it is skipped with its trace)
             skipped = projection.skip_unforeseen(record, error)
-            self._store(lambda: skipped, [record])
-            log.error("alert.opened", cause="internal_error", partition=record.partition, offset=record.offset)  # noqa: TRY400 (the row has the trace)
+            place = {"partition": record.partition, "offset": record.offset}
+            log.error("alert.opened", cause="internal_error", **place)  # noqa: TRY400 (the row has the trace)
+            return self._store(lambda _: skipped, [record])
 
-    def _store(self, project: Callable[[], Projected], records: Sequence[Record]) -> None:
+    def _store(self, project: Callable[[Sequence[Record]], Projected], records: Sequence[Record]) -> Projected:
         """Project and write; while the store is locked or the disk is full, wait and try again. Nothing is skipped."""
         delay_s = self._settings.wait_first_delay_s
         while True:
             try:
-                projected = project()
+                projected = project(records)
                 self._writer.write(projected.batch)
                 break
             except DatabaseError as error:
@@ -165,15 +181,22 @@ class OrderConsumer:
                 if self._stop.wait(delay_s):
                     raise Stopped from error
                 delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
+                records = self._not_stored(records)
         for row in projected.batch.positions.values():
             anchor = None if row.last_offset is None else Anchor(row.last_offset, row.last_checksum or 0)
             self._positions[row.partition] = Position(row.next_offset, anchor)
-        self._report(projected, len(records))
+        return projected
+
+    def _not_stored(self, records: Sequence[Record]) -> list[Record]:
+        """Leave out what is in the store: a commit may have failed after it took effect."""
+        stored = self._writer.positions()
+        return [r for r in records if r.partition not in stored or r.offset >= stored[r.partition].next_offset]
 
     # What is told.
 
-    def _report(self, projected: Projected, records: int) -> None:
+    def _report(self, projected: Projected) -> None:
         topic = self._settings.topic
+        records = projected.counts.total()
         self._counts.update(projected.counts)
         for row in projected.batch.skipped:
             log.warning(

@@ -79,12 +79,20 @@ class Projection:
         return projected
 
     def skip_unforeseen(self, record: Record, error: Exception) -> Projected:
-        """Skip a record whose projection raised an error that nobody foresaw, with its trace."""
+        """Skip a record whose projection raised an error that nobody foresaw, with its trace.
+
+        Where it decodes it still has a place in history, and its event id is taken.
+        """
         projected = Projected()
         reason = SkipReason.INTERNAL_ERROR
-        trace = "".join(traceback.format_exception(error))
-        read = Read(record, InvalidEvent(reason, f"{type(error).__name__}: {error}"))
-        self._skip(projected, read, reason, str(read.event), trace)
+        detail = f"{type(error).__name__}: {error}"
+        try:
+            read = self._read(record)
+        except Exception:  # noqa: BLE001 (decoding may be what raised)
+            read = Read(record, InvalidEvent(reason, detail))
+        if not isinstance(read.event, InvalidEvent):
+            projected.batch.history.append(self._history(read, read.event, events.fingerprint(read.event), reason))
+        self._skip(projected, read, reason, detail, "".join(traceback.format_exception(error)))
         self._move(projected.batch, read)
         return projected
 
@@ -123,14 +131,7 @@ class Projection:
             return
         fingerprint = events.fingerprint(event)
         outcome, reason = self._outcome(read, event, fingerprint, known, owners)
-        projected.batch.history.append(
-            HistoryRow(
-                self._epoch, record.partition, record.offset,
-                None if read.misplaced else event.order_id, read.event_id, events.TYPES[type(event)],
-                read.text, fingerprint, record.logged_at,
-                trace_id_of(record.header("traceparent")), outcome, reason,
-            )
-        )  # fmt: skip
+        projected.batch.history.append(self._history(read, event, fingerprint, reason, outcome))
         if outcome == "applied":
             self._apply(projected.batch, record, event)
         if reason is not None:
@@ -154,6 +155,16 @@ class Projection:
         return "skipped", SkipReason(effect.value)
 
     # Rows.
+
+    def _history(
+        self, read: Read, event: Event, fingerprint: bytes, reason: SkipReason | None, outcome: str = "skipped"
+    ) -> HistoryRow:
+        record = read.record
+        return HistoryRow(
+            self._epoch, record.partition, record.offset, None if read.misplaced else event.order_id, read.event_id,
+            events.TYPES[type(event)], read.text, fingerprint, record.logged_at,
+            trace_id_of(record.header("traceparent")), outcome, reason,
+        )  # fmt: skip
 
     def _apply(self, batch: Batch, record: Record, event: Event) -> None:
         place = (self._epoch, record.partition, record.offset, record.logged_at)
