@@ -38,11 +38,11 @@ BACK_S = 3.0
 
 @contextmanager
 def publishing(settings: Settings, producer: Producer | None = None) -> Iterator[Publisher]:
-    publisher = Publisher(settings, producer or Producer(settings, "test"))
+    producer = producer or Producer(settings, "test")
     try:
-        yield publisher
+        yield Publisher(settings, producer)
     finally:
-        publisher.close()
+        producer.drop()
 
 
 def _event_ids(settings: Settings) -> list[str]:
