@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_backpressure: Annotated[int, Meta(ge=8, le=10_000)] = 512
     http_body_limit_bytes: Annotated[int, Meta(ge=1024, le=10_485_760)] = 65_536
     http_drain_timeout_s: Seconds = 15.0
+    http_stop_notice_s: Seconds = 0.3
     allowed_hosts: str = ""
     token: str = ""
     cart_cpu: Annotated[int, Meta(ge=-1, le=4095)] = -1

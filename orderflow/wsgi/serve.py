@@ -33,11 +33,18 @@ LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"_grania
 
 
 class _Server(MPServer):
-    """Tells the worker that it is stopping before granian does."""
+    """Lets callers know that it is stopping before it does.
 
-    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+    granian closes idle connections without a word, and with them the requests that are just being sent on them. So for
+    a moment every answer first says ``Connection: close``.
+    """
+
+    notice_s = 0.0
+
+    def signal_handler_interrupt(self, *_: Any, **__: Any) -> None:
         begin_draining()
-        super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGALRM, super().signal_handler_interrupt)
+        signal.setitimer(signal.ITIMER_REAL, self.notice_s)
 
 
 def serve(
@@ -74,7 +81,7 @@ def serve(
         workers_kill_timeout=round(settings.http_drain_timeout_s),
         process_name=None,
     )
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    server.notice_s = settings.http_stop_notice_s
     log.info("process.started", address=f"http://{settings.http_host}:{port}")
     server.serve(target_loader=load, wrap_loader=False)
     log.info("process.stopped")

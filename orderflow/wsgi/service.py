@@ -173,4 +173,6 @@ class _Answer:
     def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         self.status = int(status[:3])
         headers.append(("traceparent", self._traceparent))
+        if is_draining():
+            headers.append(("Connection", "close"))
         return self._start(status, headers, exc_info)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 PROBES = 60
 
 STOPS = 5
+
+#: Idle connections on each of which one request is sent right after SIGTERM, one after the other in this time.
+IDLE, IDLE_SPREAD_S = 100, 0.03
+PROBE = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 #: What a request that nobody disturbs may take on a busy machine.
 UNDISTURBED_S = 1.0
@@ -149,6 +155,65 @@ def test_every_request_is_answered_when_the_service_is_told_to_stop(
     cut = [entry for entry in load.ledger if entry.answer.ending is Ending.CUT and not _was_queued(entry.answer)]
     assert not cut, f"{len(cut)} requests were sent and not answered, the first is {cut[0]}"
     assert max(stopped_s) < stack.settings.http_drain_timeout_s
+
+
+@pytest.mark.parametrize(("program", "port"), [("cart-service", "cart_port"), ("order-service", "order_port")])
+def test_who_keeps_a_connection_is_told_that_the_service_stops(
+    make_stack: MakeStack, figures: Figures, program: str, port: str
+) -> None:
+    """Closed without a word, an idle connection takes with it the request that is just being sent on it."""
+    stack = make_stack()
+    stack.up()
+    seen: Counter[str] = Counter()
+
+    for _ in range(2):
+        main = stack.pid(program)
+        assert main is not None
+        with ExitStack() as opened:
+            address = ("127.0.0.1", getattr(stack.settings, port))
+            kept = [opened.enter_context(socket.create_connection(address, timeout=30)) for _ in range(IDLE)]
+            for connection in kept:
+                connection.sendall(PROBE)
+                assert b'"ready"' in _read_answer(connection)
+            os.kill(main, signal.SIGTERM)
+            asked = []
+            for connection in kept:
+                if not _readable(connection):  # else the service has closed it, and no client would use it
+                    connection.sendall(PROBE)
+                    asked.append(connection)
+                time.sleep(IDLE_SPREAD_S / IDLE)
+            seen += Counter(_meaning(_read_answer(connection)) for connection in asked)
+        seen["closed before"] += IDLE - len(asked)
+        until(lambda: stack.pid(program) not in {None, main}, f"a new {program}", within_s=20)  # noqa: B023
+        stack.wait_ready()
+
+    figures(f"{program} stopped twice, {IDLE} idle connections", **seen)
+    assert seen["cut"] == 0
+    assert seen["closed before"] == 0
+    assert seen["told"] > 0
+
+
+def _meaning(answer: bytes) -> str:
+    """What an answer to a probe tells the owner of the connection."""
+    head = answer.lower().partition(b"\r\n\r\n")[0]
+    if b"\r\nconnection: close" in head and b'"draining"' in answer:
+        return "told"
+    return "untold" if answer else "cut"
+
+
+def _readable(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def _read_answer(connection: socket.socket) -> bytes:
+    """Read one answer to `PROBE`, or nothing when the connection is closed or reset instead."""
+    answer = b""
+    try:
+        while not answer.endswith(b"}") and (piece := connection.recv(65_536)):
+            answer += piece
+    except ConnectionError:
+        return b""
+    return answer
 
 
 def _was_queued(answer: Answer) -> bool:
