@@ -36,7 +36,7 @@ def money(amount: Decimal) -> Money:
     return Money(amount.quantize(CENT, rounding=ROUND_HALF_UP))
 
 
-@lru_cache(maxsize=65_536, typed=True)
+@lru_cache(maxsize=16_384, typed=True)
 def money_from_json(number: float) -> Money:
     """Turn a JSON number into money.
 

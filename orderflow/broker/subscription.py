@@ -242,7 +242,6 @@ def _reading_options(settings: Settings, client_id: str) -> dict[str, Any]:
         "allow_auto_create_topics": False,
         "request_timeout_ms": milliseconds(max(settings.kafka_request_timeout_s, settings.session_timeout_s + 1)),
         "fetch_max_wait_ms": min(500, milliseconds(settings.poll_timeout_s)),
-        "max_partition_fetch_bytes": 4 * 1024 * 1024,
     }
 
 

@@ -40,7 +40,7 @@ class Topic:
     partitions: int
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8_192)
 def partition_of(key: bytes) -> int:
     """Tell the partition of a key, as every Kafka producer's default does (murmur2)."""
     return int(murmur2(key) & 0x7FFFFFFF) % PARTITIONS

@@ -48,7 +48,7 @@ def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA cache_size = -65536")  # 64 MiB: the indexes of a million events
+    connection.execute("PRAGMA cache_size = -32768")  # 32 MiB: the inner pages of the indexes
     with immediate(connection):
         found = _version(connection)
         if found == 0:

@@ -76,7 +76,8 @@ class Killer:
 
     def _running(self) -> int | None:
         program = self.stack.supervisor.program(PROGRAM)
-        return program.pid if program.running else None
+        # Supervisor may not have seen yet that the last one was killed.
+        return program.pid if program.running and program.pid and is_alive(program.pid) else None
 
     def _stands(self, pid: int) -> bool:
         stopped = self.folder / "stopped"
