@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from orderflow.errors import InvalidEvent
-from orderflow.orders import Order, OrderId, Status, from_json, to_json
+from orderflow.orders import JSON_ENCODER, Order, OrderId, Status, from_json
 
 #: UUIDv5 namespace of the ids given to records that came without one.
 DERIVED_IDS = uuid.UUID("6f1f9d7e-52b1-5c0e-9b60-0a4c3a5d7e11")
@@ -98,7 +98,6 @@ class _Typed(msgspec.Struct):
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event, dec_hook=from_json)
 _type_decoder = msgspec.json.Decoder(_Typed)
-_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=to_json)
 
 
 def text_of(raw: bytes | None) -> str:
@@ -154,7 +153,7 @@ def _invalid(text: str, problem: str) -> InvalidEvent:
 
 def encode(event: Event) -> bytes:
     """Write an event as one record's value. An id or time that is not known is left out."""
-    return _encoder.encode(event)
+    return JSON_ENCODER.encode(event)
 
 
 def fingerprint(event: Event) -> bytes:
@@ -166,7 +165,7 @@ def fingerprint(event: Event) -> bytes:
         )  # fmt: skip
     else:
         content = ("order.status_changed", event.order_id, event.status)
-    return hashlib.blake2b(_encoder.encode(content), digest_size=16).digest()
+    return hashlib.blake2b(JSON_ENCODER.encode(content), digest_size=16).digest()
 
 
 def derived_event_id(topic_id: str, partition: int, offset: int, key: bytes, value: bytes) -> str:

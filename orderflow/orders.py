@@ -68,6 +68,10 @@ def to_json(value: Any) -> Any:
     raise NotImplementedError(type(value))
 
 
+#: Writes orders and events: amounts as numbers with two places.
+JSON_ENCODER = msgspec.json.Encoder(decimal_format="number", enc_hook=to_json)
+
+
 def _json_type(value: object) -> str:
     if isinstance(value, dict):
         return "object"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import bottle
-import msgspec
 
 from cart_service.kafka_watch import KafkaWatch
 from cart_service.requests import parse_create, parse_update
@@ -14,7 +13,7 @@ from orderflow.broker import Message, Outcome, Published, Publisher, Refused
 from orderflow.broker.producer import Producer
 from orderflow.errors import NotAccepted, Rejected
 from orderflow.events import Event, OrderCreated
-from orderflow.orders import to_json
+from orderflow.orders import JSON_ENCODER
 from orderflow.wsgi.guards import BodyReader
 from orderflow.wsgi.problems import Problem
 from orderflow.wsgi.service import RETRY_AFTER, Service
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from orderflow.tracing import Trace
 
 PROGRAM = "cart-service"
-
-_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=to_json)
 
 
 def make_app(settings: Settings) -> Service:
@@ -50,7 +47,6 @@ class Cart:
     """The handlers."""
 
     def __init__(self, settings: Settings, publisher: Publisher, watch: KafkaWatch, service: Service) -> None:
-        self._settings = settings
         self._publisher = publisher
         self._watch = watch
         # A caller that sends its body slowly holds a thread: some are left for those at work, and for probes.
@@ -92,7 +88,7 @@ class Cart:
         if not isinstance(outcome, Published):
             raise _problem(event, outcome)
         bottle.response.status = created
-        return _encoder.encode(
+        return JSON_ENCODER.encode(
             {
                 "order": order,
                 "eventId": event.event_id,

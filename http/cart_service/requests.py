@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from orderflow.errors import InvalidBody
 from orderflow.events import OrderCreated, StatusChanged, now
-from orderflow.orders import Currency, CustomerId, Item, Money, Order, OrderId, Status, from_json, to_json, total
+from orderflow.orders import JSON_ENCODER, Currency, CustomerId, Item, Money, Order, OrderId, Status, from_json, total
 from orderflow.wsgi.guards import decode_body
 
 #: UUIDv5 namespace of the event ids that follow from an Idempotency-Key.
@@ -45,7 +45,6 @@ class UpdateOrder(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 
 _create = msgspec.json.Decoder(CreateOrder, dec_hook=from_json)
 _update = msgspec.json.Decoder(UpdateOrder, dec_hook=from_json)
-_canonical = msgspec.json.Encoder(decimal_format="number", enc_hook=to_json)
 
 
 def parse_create(body: bytes, idempotency_key: str | None) -> OrderCreated:
@@ -110,5 +109,5 @@ def _event_id(route: str, idempotency_key: str | None, request: CreateOrder | Up
         return str(uuid.uuid4())
     if not _KEY.fullmatch(idempotency_key):
         raise InvalidBody("invalid-idempotency-key", "The Idempotency-Key must be 1 to 255 visible ASCII characters.")
-    canonical = _canonical.encode([route, idempotency_key, request])
+    canonical = JSON_ENCODER.encode([route, idempotency_key, request])
     return str(uuid.uuid5(IDEMPOTENCY, canonical.decode()))

@@ -19,8 +19,7 @@ from orderflow import events
 from orderflow.broker import partition_of
 from orderflow.errors import InvalidEvent
 from orderflow.events import Event, OrderCreated, SkipReason
-from orderflow.orders import Effect, Money, to_json
-from orderflow.orders import step as fold_step
+from orderflow.orders import JSON_ENCODER, Effect, Money, step
 from orderflow.store.rows import Batch, HistoryRow, OrderRow, PositionRow, SkippedRow, StatusRow
 from orderflow.tracing import trace_id_of
 
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
 
     from orderflow.records import Record, UnreadableRecord
     from orderflow.store.writer import Writer
-
-#: Reasons for which a record belongs to no order's history.
-MISPLACED = frozenset({SkipReason.MISSING_KEY, SkipReason.KEY_MISMATCH, SkipReason.WRONG_PARTITION})
-
-_items_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=to_json)
 
 
 @dataclass(slots=True)
@@ -147,7 +141,7 @@ class Projection:
         owner = owners.setdefault((event.order_id, read.event_id), fingerprint)
         if owner is not fingerprint:
             return ("duplicate", None) if owner == fingerprint else ("skipped", SkipReason.EVENT_ID_CONFLICT)
-        effect = fold_step(event.order_id in known, creates=isinstance(event, OrderCreated))
+        effect = step(event.order_id in known, creates=isinstance(event, OrderCreated))
         if effect is Effect.CREATED:
             known.add(event.order_id)
         if effect in (Effect.CREATED, Effect.STATUS_SET):
@@ -173,7 +167,7 @@ class Projection:
             batch.created.append(
                 OrderRow(
                     order.order_id, order.customer_id, order.order_date.isoformat().replace("+00:00", "Z"),
-                    order.currency, _items_encoder.encode(order.items).decode(), _minor(order.total_amount),
+                    order.currency, JSON_ENCODER.encode(order.items).decode(), _minor(order.total_amount),
                     _minor(order.shipping_cost), order.status, *place,
                 )
             )  # fmt: skip
