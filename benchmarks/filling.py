@@ -60,6 +60,7 @@ def _updated(name: str) -> StatusChanged:
 def _record(event: Event) -> RawRecord:
     key = event.order_id.encode()
     headers = (
+        ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ("ce_specversion", b"1.0"),
         ("ce_id", (event.event_id or "").encode()),
         ("ce_source", b"/orderflow/benchmark"),
@@ -67,6 +68,5 @@ def _record(event: Event) -> RawRecord:
         ("ce_subject", key),
         ("ce_time", str(event.occurred_at).encode()),
         ("content-type", b"application/json"),
-        ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     )
     return RawRecord(events.encode(event), key, headers)

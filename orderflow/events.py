@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import uuid
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -52,7 +53,7 @@ _SENTENCES = {
     SkipReason.MISSING_KEY: "The record has no key, so it is in no order's history.",
     SkipReason.KEY_MISMATCH: "The record's key is not the id of the order in its value.",
     SkipReason.WRONG_PARTITION: "The record is not on the partition of its key.",
-    SkipReason.UNREADABLE_RECORD: "The Kafka client cannot read the record.",
+    SkipReason.UNREADABLE_RECORD: "The record cannot be read.",
     SkipReason.UNKNOWN_ORDER: "The event updates an order that was not created before it.",
     SkipReason.DUPLICATE_CREATE: "The event creates an order that exists; the first one stays.",
     SkipReason.EVENT_ID_CONFLICT: "An earlier event of the order has the same id and other content.",
@@ -173,6 +174,17 @@ def derived_event_id(topic_id: str, partition: int, offset: int, key: bytes, val
     place = f"{topic_id}/{partition}/{offset}/".encode()
     digest = hashlib.blake2b(place + len(key).to_bytes(4, "big") + key + value, digest_size=32).hexdigest()
     return str(uuid.uuid5(DERIVED_IDS, digest))
+
+
+def random_event_id() -> str:
+    """Name an event at random: UUIDv4, drawn without asking the kernel, which would let go of Python's lock."""
+    drawn = f"{random.getrandbits(128):032x}"
+    return f"{drawn[:8]}-{drawn[8:12]}-4{drawn[13:16]}-{'89ab'[int(drawn[16], 16) & 3]}{drawn[17:20]}-{drawn[20:]}"
+
+
+def wire_time(moment: datetime) -> bytes:
+    """Write a moment as it stands on the wire: RFC 3339."""
+    return JSON_ENCODER.encode(moment)[1:-1]
 
 
 def now() -> datetime:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 import stamina.instrumentation
 import structlog
 
 from orderflow.errors import Undelivered
+from orderflow.lines import LineWriter
 
 if TYPE_CHECKING:
     from orderflow.settings import Settings
@@ -22,18 +25,15 @@ if TYPE_CHECKING:
 #: A foreign logger may say the same thing once in this time; kafka-python repeats itself while a broker is away.
 REPEAT_S = 30.0
 
+_lines = LineWriter()
+_trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 
 def set_up(settings: Settings, program: str) -> None:
     """Make structlog and logging write to stdout, with the program's name in every line."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-        _Program(program),
-    ]
+    shared: list[structlog.typing.Processor] = [add_trace, _Complete(program)]
     if settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty()):
         render: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _json_line]
     else:
@@ -41,7 +41,7 @@ def set_up(settings: Settings, program: str) -> None:
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=lambda *_: _lines,
         cache_logger_on_first_use=True,
     )
     _bridge_logging(shared, render, level)
@@ -74,13 +74,23 @@ def log_retry(details: stamina.instrumentation.RetryDetails) -> None:
         )
 
 
-class _Program:
-    """Adds the program's name."""
+def add_trace(_: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add the trace that this thread has begun, where a line names none of its own."""
+    trace_id = _trace_id.get()
+    if trace_id is not None:
+        entry.setdefault("trace_id", trace_id)
+    return entry
+
+
+class _Complete:
+    """Adds what every line has. One processor: a line is written for each request, and each step costs."""
 
     def __init__(self, program: str) -> None:
         self._program = program
 
-    def __call__(self, _: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    def __call__(self, _: object, level: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        entry["level"] = level
+        entry["at"] = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
         entry["program"] = self._program
         return entry
 
@@ -110,6 +120,6 @@ class _NotAgain(logging.Filter):
         return True
 
 
-def context(**values: Any) -> Any:
-    """Bind values to every line that is logged inside the ``with``."""
-    return structlog.contextvars.bound_contextvars(**values)
+def begin_trace(trace_id: str) -> None:
+    """Give every line that this thread logs from now on the trace id, where it has none of its own."""
+    _trace_id.set(trace_id)

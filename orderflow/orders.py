@@ -52,6 +52,12 @@ def money_from_json(number: float) -> Money:
     return Money(exact.quantize(CENT))
 
 
+@lru_cache(maxsize=16_384)
+def money_from_cents(cents: int) -> Money:
+    """Turn minor units into money."""
+    return Money(Decimal(cents).scaleb(-2))
+
+
 def from_json(kind: type, value: Any) -> Any:
     """Decode what msgspec does not know by itself: `Money`, from JSON numbers only."""
     if kind is not Money:

@@ -183,7 +183,7 @@ def stop_with_supervisor() -> None:
         die_with_parent(os.getppid(), signal.SIGTERM)
 
 
-def bind_to_cpu(cpu: int) -> None:
-    """Bind this process to one CPU: threads that share Python's lock cannot use two, and pay for trying."""
+def bind_thread(cpu: int) -> None:
+    """Bind this thread, and those it begins, to one CPU: the ``cpu``-th of those it may use."""
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {allowed[cpu % len(allowed)]})

@@ -7,27 +7,38 @@ from dataclasses import dataclass
 
 import msgspec
 
+from orderflow import headers
+
+TRACEPARENT = b"traceparent"
+
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record of the topic, as it is in the log. ``logged_at`` is the broker's clock, in ms since 1970."""
+    """One record of the topic, as it is in the log. ``logged_at`` is the broker's clock, in ms since 1970.
+
+    ``header_bytes`` are read only when they are asked for; ``damage`` says what is wrong with them.
+    """
 
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
+    header_bytes: bytes
     logged_at: int
+    damage: str | None = None
+
+    @property
+    def headers(self) -> list[headers.Pair]:
+        """All headers, as far as they can be told apart."""
+        return headers.pairs(self.header_bytes)
 
     def checksum(self) -> int:
         """CRC-32 of key and value, to know the record again."""
         return zlib.crc32(self.value or b"", zlib.crc32(self.key or b""))
 
-    def header(self, name: str) -> str | None:
-        """Give the last header of that name, when it is ASCII."""
-        for found, value in reversed(self.headers):
-            if found == name and value is not None and value.isascii():
-                return value.decode()
-        return None
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context that came with it, whatever it is."""
+        return headers.first(self.header_bytes, TRACEPARENT)
 
 
 @dataclass(frozen=True, slots=True)

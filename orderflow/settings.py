@@ -56,13 +56,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     order_port: Port = 5001
     cart_threads: Annotated[int, Meta(ge=4, le=2_048)] = 256
     order_threads: Annotated[int, Meta(ge=2, le=512)] = 8
+    order_cpu: Annotated[int, Meta(ge=-1, le=4095)] = 1
     http_backpressure: Annotated[int, Meta(ge=8, le=10_000)] = 512
     http_body_limit_bytes: Annotated[int, Meta(ge=1024, le=10_485_760)] = 65_536
     http_drain_timeout_s: Seconds = 15.0
     http_stop_notice_s: Seconds = 0.3
     allowed_hosts: str = ""
     token: str = ""
-    cart_cpu: Annotated[int, Meta(ge=-1, le=4095)] = -1
+    cart_cpu: Annotated[int, Meta(ge=-1, le=4095)] = 0
 
     # Publishing: a send, its retries, and the request that waits for both.
     publish_attempt_timeout_s: Seconds = 3.0
@@ -77,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Consuming.
     poll_timeout_s: Seconds = 0.5
+    gather_max_s: Annotated[float, Meta(ge=0, le=60)] = 0.01
     poll_max_records: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
     session_timeout_s: Annotated[float, Meta(ge=6, le=1_800)] = 10.0
     unreadable_retries: Annotated[int, Meta(ge=0, le=100)] = 2

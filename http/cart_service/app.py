@@ -83,7 +83,7 @@ class Cart:
         else:
             outcome = Refused(refusal)
         word = type(outcome).__name__.lower()
-        self._outcomes.labels(events.TYPES[type(event)], word).inc()
+        self._outcomes[events.TYPES[type(event)], word].inc()
         environ["orderflow.log"] = {"order_id": event.order_id, "event_id": event.event_id, "outcome": word}
         if not isinstance(outcome, Published):
             raise _problem(event, outcome)
@@ -122,16 +122,16 @@ def _problem(event: Event, outcome: Outcome) -> Problem:
 def _message(event: Event, trace: Trace) -> Message:
     """Write the event for Kafka. The headers are for other tools: CloudEvents' binary attributes, and the trace."""
     event_id = event.event_id or ""
-    occurred_at = event.occurred_at.isoformat() if event.occurred_at else ""
+    occurred_at = events.wire_time(event.occurred_at) if event.occurred_at else b""
     key = event.order_id.encode()
-    headers = (
+    headers = (  # the trace in front, where the consumer finds it without reading the others
+        ("traceparent", trace.traceparent.encode()),
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
         ("ce_source", b"/orderflow/cart-service"),
         ("ce_type", events.TYPES[type(event)].encode()),
         ("ce_subject", key),
-        ("ce_time", occurred_at.encode()),
+        ("ce_time", occurred_at),
         ("content-type", b"application/json"),
-        ("traceparent", trace.traceparent.encode()),
     )
     return Message(key, events.encode(event), headers, event.order_id, event_id, trace.trace_id)

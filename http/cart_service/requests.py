@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-import random
+import hashlib
 import re
+import struct
 import uuid
-from decimal import Decimal
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
 
 from orderflow.errors import InvalidBody
-from orderflow.events import OrderCreated, StatusChanged, now
-from orderflow.orders import JSON_ENCODER, Currency, CustomerId, Item, Money, Order, OrderId, Status, from_json, total
+from orderflow.events import OrderCreated, StatusChanged, now, random_event_id
+from orderflow.orders import (
+    JSON_ENCODER,
+    Currency,
+    CustomerId,
+    Item,
+    Order,
+    OrderId,
+    Status,
+    from_json,
+    money_from_cents,
+    total,
+)
 from orderflow.wsgi.guards import decode_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: UUIDv5 namespace of the event ids that follow from an Idempotency-Key.
 IDEMPOTENCY = uuid.UUID("b2b7f3c4-8a1e-5f6d-9c3b-2f0d7e4a6c58")
 
+CURRENCIES = tuple(Currency)
+
+Drawn = tuple[int, int, int]
+
+_DRAWN = struct.Struct(">3I")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -63,15 +82,16 @@ def parse_create(body: bytes, idempotency_key: str | None) -> OrderCreated:
             {"itemsNum": problem, "items": problem},
         )
     event_id = _event_id("create-order", idempotency_key, request)
-    made_up = random.Random(event_id)  # noqa: S311 (a retry must make up the same cart)
-    items: tuple[Item, ...] = request.items or make_up_items(request.items_num or 1, made_up)
+    # What is made up follows from the id: a retry must make up the same order.
+    (customer, currency, _), *drawn = _draw(event_id, 1 + (request.items_num or 0))
+    items: tuple[Item, ...] = request.items or make_up_items(drawn)
     order = Order(
         order_id=request.order_id,
-        customer_id=request.customer_id or f"customer-{made_up.randint(1, 9_999)}",
+        customer_id=request.customer_id or f"customer-{customer % 9_999 + 1}",
         order_date=now(),
         items=items,
         total_amount=total(items),
-        currency=request.currency or made_up.choice(list(Currency)),
+        currency=request.currency or CURRENCIES[currency % len(CURRENCIES)],
     )
     return OrderCreated(order_id=order.order_id, event_id=event_id, occurred_at=order.order_date, order=order)
 
@@ -88,16 +108,17 @@ def parse_update(body: bytes, idempotency_key: str | None) -> StatusChanged:
     return StatusChanged(order_id=request.order_id, event_id=event_id, occurred_at=now(), status=request.status)
 
 
-def make_up_items(number: int, made_up: random.Random) -> tuple[Item, ...]:
-    """Make up a cart: quantities from 1 to 10, prices from 1.00 to 100.00."""
+def make_up_items(drawn: Sequence[Drawn]) -> tuple[Item, ...]:
+    """Make up a cart of numbers: quantities from 1 to 10, prices from 1.00 to 100.00."""
     return tuple(
-        Item(
-            item_id=f"item-{made_up.randint(1, 9_999):04d}",
-            quantity=made_up.randint(1, 10),
-            price=Money(Decimal(made_up.randint(100, 10_000)).scaleb(-2)),
-        )
-        for _ in range(number)
+        Item(f"item-{item % 9_999 + 1:04d}", quantity % 10 + 1, money_from_cents(price % 9_901 + 100))
+        for item, quantity, price in drawn
     )
+
+
+def _draw(event_id: str, times: int) -> list[Drawn]:
+    """Draw numbers that follow from the event's id. Seeding a generator with it would take ten times as long."""
+    return list(_DRAWN.iter_unpack(hashlib.shake_128(event_id.encode()).digest(_DRAWN.size * times)))
 
 
 def _event_id(route: str, idempotency_key: str | None, request: CreateOrder | UpdateOrder) -> str:
@@ -106,7 +127,7 @@ def _event_id(route: str, idempotency_key: str | None, request: CreateOrder | Up
     The body is part of it: another body under the same key is another event, and never passes for the first.
     """
     if idempotency_key is None:
-        return str(uuid.uuid4())
+        return random_event_id()
     if not _KEY.fullmatch(idempotency_key):
         raise InvalidBody("invalid-idempotency-key", "The Idempotency-Key must be 1 to 255 visible ASCII characters.")
     canonical = JSON_ENCODER.encode([route, idempotency_key, request])

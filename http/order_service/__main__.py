@@ -10,7 +10,7 @@ from orderflow.wsgi.serve import serve
 def main() -> None:
     """Serve until asked to stop."""
     settings = read_settings(PROGRAM)
-    serve(settings, PROGRAM, make_app, port=settings.order_port, threads=settings.order_threads, cpu=-1)
+    serve(settings, PROGRAM, make_app, port=settings.order_port, threads=settings.order_threads, cpu=settings.order_cpu)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,19 @@ API_VERSION = (4, 3)
 RECONNECT_MAX_MS = 1_000
 
 
+class _QuickSelector(selectors.DefaultSelector):
+    """Does not describe a socket that it does not know: kafka-python asks for such a one twice a request.
+
+    The standard selector asks that socket for its addresses, for the text of an error that nobody reads. The system
+    call lets go of Python's lock, and among many threads it takes long to get it back.
+    """
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """Give the socket's key; KeyError when there is none."""
+        key: selectors.SelectorKey = self._fd_to_key[fileobj.fileno()]  # type: ignore[attr-defined]  # typeshed hides it
+        return key
+
+
 def shared_options(settings: Settings, client_id: str) -> dict[str, Any]:
     """Give the options for any client, in kafka-python's names."""
     return {
@@ -22,6 +36,7 @@ def shared_options(settings: Settings, client_id: str) -> dict[str, Any]:
         "client_id": client_id,
         "api_version": API_VERSION,
         "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
+        "selector": _QuickSelector,
     }
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import msgspec
 
-if TYPE_CHECKING:
-    from orderflow.errors import BrokerError
+from orderflow.errors import BrokerError  # noqa: TC001 (msgspec reads the annotations at run time)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """What is to be published: one event of one order. Its key decides the partition."""
 
     key: bytes
@@ -21,23 +18,20 @@ class Message:
     trace_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """Kafka acknowledged the event with acks=all."""
 
     partition: int
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The event will never appear on the topic."""
 
     error: BrokerError
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """The event was sent without an acknowledgement: it may be on the topic, or come to it later."""
 
     error: BrokerError

@@ -8,6 +8,7 @@ consumer. See docs/adr/0002-producer-settings.md.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,7 +21,7 @@ from orderflow.broker.messages import Published
 from orderflow.errors import Rejected, Unacknowledged, Unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from orderflow.broker.messages import Message
     from orderflow.settings import Settings
@@ -120,19 +121,19 @@ class Producer:
 
     def _send(self, producer: KafkaProducer, messages: Sequence[Message]) -> list[Any]:
         """Hand the messages to the client: a future each, or the error."""
-        futures: list[Any] = []
-        for message in messages:
-            try:
-                futures.append(
-                    producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers))
-                )
-            except kafka_errors.KafkaTimeoutError as error:
-                # No metadata: the rest of the group would wait as long for the same.
-                futures += [error] * (len(messages) - len(futures))
-                break
-            except kafka_errors.KafkaError as error:
-                futures.append(error)
-        return futures
+        assert self._connection is not None  # noqa: S101 (there is a producer)
+        try:
+            producer.partitions_for(self._topic)
+        except kafka_errors.KafkaError as error:
+            return [error] * len(messages)  # No metadata: each of the group would wait as long for the same.
+        with self._connection.one_wakeup():
+            return [self._send_one(producer, message) for message in messages]
+
+    def _send_one(self, producer: KafkaProducer, message: Message) -> Any:
+        try:
+            return producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers))
+        except kafka_errors.KafkaError as error:
+            return error
 
     def _result(self, future: Any, error: kafka_errors.KafkaError | None, *, ended: bool) -> Result:
         if error is None:
@@ -162,11 +163,31 @@ def _wait(future: Any, until: float) -> kafka_errors.KafkaError | None:
 
 
 class _WatchedClient(KafkaNetClient):
-    """A network client that remembers the partitions it was given records for: what makes "not sent" certain."""
+    """A network client that remembers the partitions it was given records for: what makes "not sent" certain.
+
+    And one that lets a group be handed over as a whole: woken by the group's first record, the client's thread would
+    send that one alone, and the others only after its acknowledgement.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.sent: set[int] = set()
+        self._held = False
+
+    @contextmanager
+    def one_wakeup(self) -> Iterator[None]:
+        """Wake the client's thread at the end, instead of at each new batch."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self.wakeup()
+
+    def wakeup(self) -> None:
+        """Wake the client's thread, unless a group is being handed over."""
+        if not self._held:
+            super().wakeup()
 
     def send(self, node_id: int, request: Any, **options: Any) -> Any:
         """Send as the client does."""

@@ -16,14 +16,16 @@ import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
+from orderflow.broker.batches import read_with_our_reader
 from orderflow.broker.clients import milliseconds, shared_options
 from orderflow.errors import BrokerError, LogReplaced, Unreadable
-from orderflow.records import Position, Record, UnreadableRecord
+from orderflow.records import Position, UnreadableRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from orderflow.broker.topic import Topic
+    from orderflow.records import Record
     from orderflow.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -62,8 +64,9 @@ class Subscription:
         self._unverified: set[int] = set()
         self._committed_at = 0.0
         self._heard_at = time.monotonic()
-        self._consumer = KafkaConsumer(
-            **_reading_options(settings, "order-consumer"),
+        self._consumer = _consumer(
+            settings,
+            "order-consumer",
             group_id=settings.consumer_group,
             # A static member that was killed comes back at once instead of after the session's timeout.
             group_instance_id=f"{settings.consumer_group}-1",
@@ -95,10 +98,7 @@ class Subscription:
             self._heard_at = time.monotonic()
         records: list[Record] = []
         for partition, found in polled.items():
-            fresh = [_record(raw) for raw in found]
-            if partition.partition in self._unverified:
-                fresh = self._verify(partition.partition, fresh)
-            records += fresh
+            records += self._verify(partition.partition, found) if partition.partition in self._unverified else found
         return records
 
     def _verify(self, partition: int, records: list[Record]) -> list[Record]:
@@ -212,7 +212,7 @@ def locate_unreadable(
 
 def _try_to_read(settings: Settings, partition: TopicPartition, offset: int) -> str | None:
     """Read one record; its error, or None when it can be read or nothing is there."""
-    consumer = KafkaConsumer(**_reading_options(settings, "order-consumer-probe"), max_poll_records=1)
+    consumer = _consumer(settings, "order-consumer-probe", max_poll_records=1)
     try:
         consumer.assign([partition])
         consumer.seek(partition, offset)
@@ -234,8 +234,8 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, DAMAGE) or not isinstance(error, kafka_errors.KafkaError)
 
 
-def _reading_options(settings: Settings, client_id: str) -> dict[str, Any]:
-    return shared_options(settings, client_id) | {
+def _consumer(settings: Settings, client_id: str, **more: Any) -> KafkaConsumer:
+    options = shared_options(settings, client_id) | {
         "metrics_enabled": False,
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
@@ -243,7 +243,6 @@ def _reading_options(settings: Settings, client_id: str) -> dict[str, Any]:
         "request_timeout_ms": milliseconds(max(settings.kafka_request_timeout_s, settings.session_timeout_s + 1)),
         "fetch_max_wait_ms": min(500, milliseconds(settings.poll_timeout_s)),
     }
-
-
-def _record(raw: Any) -> Record:
-    return Record(raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), raw.timestamp)
+    consumer = KafkaConsumer(**options, **more)
+    read_with_our_reader(consumer)
+    return consumer

@@ -45,8 +45,10 @@ def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
+    connection.execute("PRAGMA page_size = 8192")  # a new file's; fewer and fuller pages than with 4096
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 32 MiB: what changes often is copied once
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA cache_size = -32768")  # 32 MiB: the inner pages of the indexes
     with immediate(connection):

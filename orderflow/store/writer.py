@@ -7,6 +7,8 @@ it are never apart.
 from __future__ import annotations
 
 import time
+from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +19,7 @@ from orderflow.store.rows import HistoryRow, OrderRow, PositionRow, SkippedRow
 from orderflow.store.sqlite import DatabaseError, immediate, open_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from orderflow.broker.topic import Topic
     from orderflow.settings import Settings
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 
 log = structlog.get_logger(__name__)
+
+
+#: Rows of one INSERT; fewer go one by one.
+ROWS_AT_ONCE = 100
 
 
 class Writer:
@@ -82,13 +88,20 @@ class Writer:
     def write(self, batch: Batch) -> None:
         """Write a batch in one transaction: all of it, or nothing."""
         with immediate(self._connection):
-            many = self._connection.executemany
-            many(_insert("history", HistoryRow._fields), batch.history)
-            many(_insert("skipped_messages", SkippedRow._fields), batch.skipped)
-            many(_insert("orders", OrderRow._fields), batch.created)
-            many(_SET_STATUS, batch.statuses.values())
-            many(_insert("positions", PositionRow._fields, "OR REPLACE "), batch.positions.values())
+            self._insert("history", HistoryRow._fields, batch.history)
+            self._insert("skipped_messages", SkippedRow._fields, batch.skipped)
+            self._insert("orders", OrderRow._fields, batch.created)
+            self._connection.executemany(_SET_STATUS, batch.statuses.values())
+            self._connection.executemany(_SET_POSITION, batch.positions.values())
         self._bound_wal()
+
+    def _insert(self, table: str, columns: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert rows, many with each statement: between two statements Python's lock goes to another thread."""
+        whole = len(rows) - len(rows) % ROWS_AT_ONCE
+        statement = _insert(table, columns, ROWS_AT_ONCE)
+        for start in range(0, whole, ROWS_AT_ONCE):
+            self._connection.execute(statement, list(chain.from_iterable(rows[start : start + ROWS_AT_ONCE])))
+        self._connection.executemany(_insert(table, columns), rows[whole:])
 
     def _bound_wal(self) -> None:
         """Restart the WAL when busy readers kept the automatic checkpoints from doing so."""
@@ -119,9 +132,13 @@ UPDATE orders SET status = ?, last_epoch = ?, last_partition = ?, last_offset = 
 """
 
 
-def _insert(table: str, columns: tuple[str, ...], conflict: str = "") -> str:
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT {conflict}INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 (no outside text)
+@cache
+def _insert(table: str, columns: tuple[str, ...], rows: int = 1, verb: str = "INSERT") -> str:
+    row = f"({', '.join('?' * len(columns))})"
+    return f"{verb} INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+
+
+_SET_POSITION = _insert("positions", PositionRow._fields, verb="INSERT OR REPLACE")
 
 
 def _json(values: object) -> str:

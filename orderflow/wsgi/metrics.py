@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 
 #: Seconds. A create is a few milliseconds, an outage the publisher's deadline.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+M = TypeVar("M", Counter, Histogram)
+
+
+class Children(dict[tuple[object, ...], M]):
+    """The children of one metric, by the values of its labels: looked up once, since that costs more than counting."""
+
+    def __init__(self, metric: M) -> None:
+        super().__init__()
+        self._metric: M = metric
+
+    def __missing__(self, labels: tuple[object, ...]) -> M:
+        child: M = self._metric.labels(*labels)
+        self[labels] = child
+        return child
 
 
 class Metrics:
@@ -15,28 +32,26 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._seconds = Histogram(
+        seconds = Histogram(
             "orderflow_http_request_duration_seconds",
             "Time from a request's arrival to its answer.",
             ["method", "route"],
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self._answers = Counter(
-            "orderflow_http_requests_total",
-            "Answered requests.",
-            ["method", "route", "status"],
-            registry=self.registry,
+        self._seconds = Children(seconds)
+        self._answers = self.counter(
+            "orderflow_http_requests_total", "Answered requests.", ("method", "route", "status")
         )
 
-    def counter(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Counter:
-        """Add a counter of the service's own."""
-        return Counter(name, description, labels, registry=self.registry)
+    def counter(self, name: str, description: str, labels: tuple[str, ...]) -> Children[Counter]:
+        """Add a counter of the service's own; its children are items, by the values of the labels."""
+        return Children(Counter(name, description, labels, registry=self.registry))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer."""
-        self._seconds.labels(method, route).observe(seconds)
-        self._answers.labels(method, route, str(status)).inc()
+        self._seconds[method, route].observe(seconds)
+        self._answers[method, route, status].inc()
 
     def render(self) -> bytes:
         """Give the text that Prometheus scrapes."""

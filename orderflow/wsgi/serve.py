@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -47,6 +48,23 @@ class _Server(MPServer):
         signal.setitimer(signal.ITIMER_REAL, self.notice_s)
 
 
+def _on_one_cpu(app: Callable[..., Any], cpu: int) -> Callable[..., Any]:
+    """Bind each thread that runs the application when it does so first.
+
+    Threads that share Python's lock cannot use two CPUs and pay for trying. granian's own thread, which reads and
+    writes the sockets, does not take the lock and stays free.
+    """
+    thread = threading.local()
+
+    def bound(environ: dict[str, Any], start_response: Any) -> Any:
+        if not hasattr(thread, "bound"):
+            process.bind_thread(cpu)
+            thread.bound = True
+        return app(environ, start_response)
+
+    return bound
+
+
 def serve(
     settings: Settings, program: str, make_app: Callable[[Settings], Any], *, port: int, threads: int, cpu: int
 ) -> None:
@@ -60,9 +78,8 @@ def serve(
 
     def load(*_: object, **__: object) -> Any:
         process.die_with_parent(main_pid)
-        if cpu >= 0:
-            process.bind_to_cpu(cpu)
-        return make_app(settings)
+        app = make_app(settings)
+        return app if cpu < 0 else _on_one_cpu(app, cpu)
 
     server = _Server(
         program,

@@ -15,7 +15,7 @@ import structlog
 
 from orderflow import tracing
 from orderflow.errors import InvalidBody, StoreError
-from orderflow.logs import context
+from orderflow.logs import begin_trace
 from orderflow.wsgi import problems
 from orderflow.wsgi.draining import is_draining
 from orderflow.wsgi.guards import HostGuard
@@ -70,9 +70,9 @@ class Service:
         trace = tracing.join(environ.get("HTTP_TRACEPARENT"))
         environ["orderflow.trace"] = trace
         answer = _Answer(start_response, trace.traceparent)
-        with context(trace_id=trace.trace_id):
-            body = self._answer(environ, answer)
-            self._tell(environ, answer.status, time.perf_counter() - started)
+        begin_trace(trace.trace_id)
+        body = self._answer(environ, answer)
+        self._tell(environ, answer.status, time.perf_counter() - started)
         return body
 
     def _answer(self, environ: dict[str, Any], answer: _Answer) -> Iterable[bytes]:

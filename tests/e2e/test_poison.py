@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -178,18 +179,29 @@ def test_compressed_batches_are_read(stack: Stack, codec: str) -> None:
         assert caller.call("GET", f"/order-details?orderId={order_id}").status == 200
 
 
-def test_a_record_that_the_client_cannot_parse_is_passed(stack: Stack, producer: KafkaProducer) -> None:
-    """A header name that is not UTF-8: a row without a value, an alert line, and the good record behind it applied."""
+@pytest.mark.parametrize("codec", [None, *CODECS])
+def test_a_damaged_record_costs_none_of_its_batch(stack: Stack, codec: str | None) -> None:
+    """A header name that is not UTF-8: kept with its reason, an alert line, and the good ones around it applied."""
     pid = stack.pid("order-consumer")
-    order_id = "poison-unreadable"
+    order_id = f"poison-unreadable-{codec}"
     key = order_id.encode()
-    before = producer.send("order_events", key=key, value=raw(created(order_id))).get(10)
-    bad = producer.send("order_events", key=key, value=raw(changed(order_id)), headers=[(NotUtf8("x"), b"")]).get(10)
-    after = producer.send("order_events", key=key, value=raw(changed(order_id, "delivered"))).get(10)
-    applied_up_to(stack, (after.partition, after.offset))
+    value = raw(changed(order_id))
+    with closing(
+        KafkaProducer(bootstrap_servers=stack.settings.bootstrap, compression_type=codec, linger_ms=200)
+    ) as producer:
+        producer.partitions_for("order_events")  # so that nothing holds up the first of the batch
+        send = functools.partial(producer.send, "order_events", key=key)
+        before, damaged, after = (
+            send(value=raw(created(order_id))),
+            send(value=value, headers=[(NotUtf8("x"), b"")]),
+            send(value=raw(changed(order_id, "delivered"))),
+        )
+        first, bad, last = (future.get(10) for future in (before, damaged, after))
+    assert (bad.offset, last.offset) == (first.offset + 1, first.offset + 2)
+    applied_up_to(stack, (last.partition, last.offset))
 
-    assert skips_of(stack, {(bad.partition, bad.offset)}) == {(bad.partition, bad.offset): ("unreadable_record", None)}
-    assert before.offset < bad.offset < after.offset
+    skip = {(bad.partition, bad.offset): ("unreadable_record", value)}
+    assert skips_of(stack, {(bad.partition, bad.offset)}) == skip
     assert [line["cause"] for line in log_lines(stack, "alert.opened")][-1] == "unreadable_record"
     with closing(Caller(stack.settings.order_port)) as caller:
         assert caller.call("GET", f"/order-details?orderId={order_id}").body["order"]["status"] == "delivered"

@@ -156,7 +156,8 @@ def _ask_in_vain(settings: Settings) -> float:
 # What the client cannot parse.
 
 
-def test_a_header_name_that_is_not_utf8_is_located_exactly(broker: Broker) -> None:
+def test_a_header_name_that_is_not_utf8_damages_no_other_record(broker: Broker) -> None:
+    """kafka-python's own reader raises for it, and for all that stands behind it in the batch."""
     settings = broker.settings()
     topic = ensure_topic(settings, "test")
     good: dict[str, Any] = {"key": b"k", "value": b"good", "partition": 2}
@@ -164,26 +165,50 @@ def test_a_header_name_that_is_not_utf8_is_located_exactly(broker: Broker) -> No
     places = produce(settings, [good, good, bad, good, bad, good])
     assert [offset for _, offset in places] == list(range(6))
 
+    with subscribed(settings, topic) as subscription:
+        records = poll_until(subscription, 6)
+
+    assert [record.offset for record in records] == list(range(6))
+    assert [record.offset for record in records if record.damage] == [2, 4]
+
+
+def without_lz4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where the codec is not installed: such a batch cannot be read."""
+    monkeypatch.setattr("kafka.codec.has_lz4", lambda: False)
+
+
+def test_a_batch_that_cannot_be_read_is_located_exactly(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = broker.settings()
+    topic = ensure_topic(settings, "test")
+    good: dict[str, Any] = {"key": b"k", "value": b"good" * 200, "partition": 2}
+    for codec, count in ((None, 2), ("lz4", 2), (None, 1)):
+        produce(settings, [good] * count, compression_type=codec)
+    without_lz4(monkeypatch)
+
     with subscribed(settings, topic) as subscription, pytest.raises(Unreadable) as caught:
         poll_until_it_raises(subscription)
 
     assert caught.value.at[2] <= 2
     located = locate_unreadable(settings, topic, {2: 2})
-    assert [(one.partition, one.offset) for one in located] == [(2, 2)]
-    assert "utf-8" in located[0].error
-    assert locate_unreadable(settings, topic, {2: 3}) == []
-    assert [one.offset for one in locate_unreadable(settings, topic, {2: 4})] == [4]
-    with subscribed(settings, topic, {2: Position(5)}) as subscription:
-        assert [record.offset for record in poll_until(subscription, 1)] == [5]
+    assert [(one.partition, one.offset) for one in located] == [(2, 2), (2, 3)]
+    assert "lz4" in located[0].error
+    assert locate_unreadable(settings, topic, {2: 4}) == []
+    with subscribed(settings, topic, {2: Position(4)}) as subscription:
+        assert [record.offset for record in poll_until(subscription, 1)] == [4]
 
 
-def test_the_offset_reached_leads_to_the_record_that_cannot_be_parsed(broker: Broker) -> None:
+def test_the_offset_reached_leads_to_the_batch_that_cannot_be_read(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the order consumer does it: skip what was located, apply what comes before it, subscribe again."""
     settings = broker.settings(poll_timeout_s=0.3)
     topic = ensure_topic(settings, "test")
-    good: dict[str, Any] = {"key": b"k", "value": b"good"}
-    bad = good | {"headers": [(NotUtf8("x"), b"y")]}
-    produce(settings, [record | {"partition": number} for number in (0, 3) for record in (good, bad, bad, good)])
+    for codec, count in ((None, 1), ("lz4", 2), (None, 1)):
+        for number in (0, 3):
+            produce(
+                settings, [{"key": b"k", "value": b"good" * 200, "partition": number}] * count, compression_type=codec
+            )
+    without_lz4(monkeypatch)
     positions: dict[int, Position] = {}
     read, skipped = [], []
 

@@ -13,8 +13,8 @@ from orderflow.settings import Settings
 logs.set_up(Settings(log_format="{format}", log_level="{level}"), "worker")
 log = structlog.get_logger()
 log.debug("thing.hidden")
-with logs.context(trace_id="t-1"):
-    log.info("thing.done", number=1, raw=b"\\xff", other=object)
+logs.begin_trace("t-1")
+log.info("thing.done", number=1, raw=b"\\xff", other=object)
 try:
     1 / 0
 except ZeroDivisionError:

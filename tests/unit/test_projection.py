@@ -14,11 +14,12 @@ from order_consumer.consumer import OrderConsumer
 from order_consumer.projection import Projection
 from orderflow import events
 from orderflow.broker import Topic, partition_of
+from orderflow.headers import NO_HEADERS
 from orderflow.process import Heartbeat, StopFlag
 from orderflow.records import Anchor, Position, Record, UnreadableRecord
 from orderflow.settings import Settings
 from orderflow.store.rows import Batch
-from orderflow.store.writer import Writer
+from orderflow.store.writer import ROWS_AT_ONCE, Writer
 
 TOPIC = Topic("order_events", "topic-id", 6)
 ORDERS = ("a", "b", "c")
@@ -73,7 +74,7 @@ def log_of(values: list[tuple[bytes, bytes | None]]) -> list[Record]:
     records = []
     for key, value in values:
         partition = partition_of(key)
-        records.append(Record(partition, ends[partition], key, value, (), 1_700_000_000_000))
+        records.append(Record(partition, ends[partition], key, value, NO_HEADERS, 1_700_000_000_000))
         ends[partition] += 1
     return records
 
@@ -187,19 +188,42 @@ def test_what_is_misplaced_is_in_no_orders_history(writer: Writer, reason: str) 
     own = partition_of(b"a")
     key = {"missing_key": None, "key_mismatch": b"b", "wrong_partition": b"a"}[reason]
     partition = {"missing_key": own, "key_mismatch": partition_of(b"b"), "wrong_partition": (own + 1) % 6}[reason]
-    apply(writer, [[Record(partition, 0, key, created("a", 1), (), 0)]])
-    apply(writer, [[Record(own, 1, b"a", created("a", 1), (), 0)]])
+    apply(writer, [[Record(partition, 0, key, created("a", 1), NO_HEADERS, 0)]])
+    apply(writer, [[Record(own, 1, b"a", created("a", 1), NO_HEADERS, 0)]])
 
     assert sorted(outcomes(writer), key=repr) == sorted([(None, "skipped", reason), ("a", "applied", None)], key=repr)
 
 
 def test_what_does_not_decode_is_kept_raw(writer: Writer) -> None:
     """With key, value and headers; it is no history."""
-    apply(writer, [[Record(0, 0, b"k\xff", b"{", (("h", b"\x00"), ("n", None)), 5)]])
+    apply(writer, [[Record(0, 0, b"k\xff", b"{", b"\x04\x02h\x02\x00\x02n\x01", 5)]])
 
     row = writer._connection.execute("SELECT reason, key, value, headers, logged_at FROM skipped_messages").fetchone()
     assert row == ("malformed_json", b"k\xff", b"{", '[["h","AA=="],["n",null]]', 5)
     assert outcomes(writer) == []
+
+
+def test_a_record_with_damaged_headers_is_skipped_with_all_that_can_be_read(writer: Writer) -> None:
+    """Its key, its value, and headers with what is no UTF-8 escaped; the one behind it is applied."""
+    partition = partition_of(b"a")
+    headers = b"\x02\x04x\xff\x02y"
+    damaged = Record(partition, 0, b"a", created("a", 1), headers, 5, "A header's name is not UTF-8.")
+    apply(writer, [[damaged, Record(partition, 1, b"a", created("a", 2), NO_HEADERS, 5)]])
+
+    row = writer._connection.execute("SELECT reason, detail, key, value, headers FROM skipped_messages").fetchone()
+    reason, detail = "unreadable_record", "A header's name is not UTF-8."
+    assert row == (reason, detail, b"a", created("a", 1), '[["x\\\\xff","eQ=="]]')
+    assert outcomes(writer) == [("a", "applied", None)]
+
+
+def test_many_rows_go_in_as_few_do(writer: Writer) -> None:
+    """More than one statement takes, and some that are left over."""
+    count = 2 * ROWS_AT_ONCE + 3
+    apply(writer, [log_of([(b"o%d" % n, created(f"o{n}", n)) for n in range(count)])])
+
+    rows = writer._connection.execute("SELECT order_id, customer_id FROM orders ORDER BY arrival").fetchall()
+    assert sorted(rows) == sorted((f"o{n}", "c-1") for n in range(count))
+    assert writer._connection.execute("SELECT count(DISTINCT event_id) FROM history").fetchone() == (count,)
 
 
 def test_an_unreadable_record_leaves_its_place_and_no_anchor(writer: Writer) -> None:

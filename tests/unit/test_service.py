@@ -10,6 +10,7 @@ import pytest
 import structlog.testing
 from prometheus_client.parser import text_string_to_metric_families
 
+from orderflow.logs import add_trace
 from orderflow.settings import Settings
 from orderflow.wsgi import draining
 from orderflow.wsgi.guards import require_token
@@ -90,7 +91,7 @@ def test_a_body_can_go_out_in_pieces(service: Service) -> None:
 
 def test_one_line_a_request_with_its_trace_and_none_for_probes(service: Service) -> None:
     """Probes come every second; their lines would hide the others."""
-    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+    with structlog.testing.capture_logs(processors=[add_trace]) as lines:
         answer = Answer(service, "/pieces", HTTP_TRACEPARENT=TRACEPARENT)
         for probe in ("/healthz", "/readyz", "/metrics"):
             Answer(service, probe)

@@ -108,6 +108,8 @@ class Projection:
     # One record.
 
     def _read(self, record: Record) -> Read:
+        if record.damage is not None:
+            return Read(record, InvalidEvent(SkipReason.UNREADABLE_RECORD, record.damage))
         try:
             text = events.text_of(record.value)
             event = events.decode_text(text)
@@ -157,7 +159,7 @@ class Projection:
         return HistoryRow(
             self._epoch, record.partition, record.offset, None if read.misplaced else event.order_id, read.event_id,
             events.TYPES[type(event)], read.text, fingerprint, record.logged_at,
-            trace_id_of(record.header("traceparent")), outcome, reason,
+            trace_id_of(record.traceparent), outcome, reason,
         )  # fmt: skip
 
     def _apply(self, batch: Batch, record: Record, event: Event) -> None:
@@ -166,7 +168,7 @@ class Projection:
             order = event.order
             batch.created.append(
                 OrderRow(
-                    order.order_id, order.customer_id, order.order_date.isoformat().replace("+00:00", "Z"),
+                    order.order_id, order.customer_id, events.wire_time(order.order_date).decode(),
                     order.currency, JSON_ENCODER.encode(order.items).decode(), _minor(order.total_amount),
                     _minor(order.shipping_cost), order.status, *place,
                 )
@@ -183,7 +185,7 @@ class Projection:
             SkippedRow(
                 self._epoch, record.partition, record.offset, reason, detail, record.key, record.value,
                 _headers_json(record), record.logged_at, order_id, read.event_id or None, trace,
-                trace_id_of(record.header("traceparent")),
+                trace_id_of(record.traceparent),
             )
         )  # fmt: skip
         projected.counts[f"skipped.{reason}"] += 1

@@ -1,0 +1,83 @@
+"""Record batches as they lie in the log, format v2, read record by record.
+
+kafka-python reads a batch from its start and gives up at the first header name that is not UTF-8: good records behind
+it are lost with it, and its next ``poll()`` spins. It also decodes every header of every record, which costs more than
+the rest of the record. `RecordReader` takes its place in a consumer: framing alone decides where a record ends, headers
+stay bytes until somebody asks, and a record whose headers are damaged comes with the `damage` instead of an error.
+
+Format: https://kafka.apache.org/documentation/#recordbatch
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError
+
+from orderflow.headers import damage, nullable, varint
+from orderflow.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.record.default_records import DefaultRecordBatch
+    from kafka.record.memory_records import MemoryRecords
+
+#: Older formats cannot be on a topic that a broker from 4.0 on has.
+FORMAT = 2
+
+
+def read_with_our_reader(consumer: KafkaConsumer) -> None:
+    """Make a consumer's ``poll()`` give `Record` values, read by `RecordReader`."""
+    consumer._fetcher.PartitionRecords = RecordReader  # noqa: SLF001 (it has no setting for it)
+
+
+class RecordReader(Fetcher.PartitionRecords):
+    """What one fetch brought of one partition. `take` of the base class draws from `_unpack_records`."""
+
+    def _unpack_records(self, tp: TopicPartition, records: MemoryRecords, *_: Any) -> Iterator[Record]:
+        while (batch := records.next_batch()) is not None:
+            if batch.magic != FORMAT:
+                raise CorruptRecordError(f"A batch of partition {tp.partition} has the format {batch.magic}.")
+            if not batch.validate_crc():
+                raise CorruptRecordError(f"The batch at offset {batch.base_offset} of {tp} has a wrong checksum.")
+            self.leader_epoch = batch.leader_epoch
+            if not batch.is_control_batch:
+                for record in _records(batch, tp.partition):
+                    self.next_fetch_offset = record.offset + 1
+                    yield record
+            self.next_fetch_offset = batch.next_offset
+        self.drain()
+
+
+def _records(batch: DefaultRecordBatch, partition: int) -> Iterator[Record]:
+    """Read the records of one batch.
+
+    Raises:
+        CorruptRecordError: their lengths do not fit together.
+
+    """
+    batch._maybe_uncompress()  # noqa: SLF001 (the codecs are behind it)
+    payload, at = bytes(batch._buffer), batch._pos  # noqa: SLF001
+    first_offset, first_time = batch.base_offset, batch.first_timestamp
+    arrived = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
+    try:
+        for _ in range(batch.records_count):
+            length, at = varint(payload, at)
+            end = at + length
+            later, at = varint(payload, at + 1)  # behind the attributes, which have no use yet
+            delta, at = varint(payload, at)
+            key, at = nullable(payload, at)
+            value, at = nullable(payload, at)
+            if not at < end <= len(payload):
+                raise CorruptRecordError(f"The record at offset {first_offset + delta} does not fit its length.")
+            headers = payload[at:end]
+            logged_at = first_time + later if arrived is None else arrived
+            yield Record(partition, first_offset + delta, key, value, headers, logged_at, damage(headers))
+            at = end
+    except (IndexError, ValueError) as error:
+        raise CorruptRecordError(f"A record behind offset {first_offset} has no valid structure: {error}") from error
+    if at != len(payload):
+        raise CorruptRecordError(f"The batch at offset {first_offset} has {len(payload) - at} bytes too many.")
