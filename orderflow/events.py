@@ -61,14 +61,17 @@ _SENTENCES = {
 }
 
 
-class OrderCreated(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="order.created"
-):
-    """An order came to be."""
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="type"):
+    """What every event has."""
 
     order_id: OrderId
     event_id: EventId | None = None
     occurred_at: Moment | None = None
+
+
+class OrderCreated(_Event, frozen=True, kw_only=True, tag="order.created"):
+    """An order came to be."""
+
     order: Order
 
     def __post_init__(self) -> None:
@@ -78,14 +81,9 @@ class OrderCreated(
             )
 
 
-class StatusChanged(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="order.status_changed"
-):
+class StatusChanged(_Event, frozen=True, kw_only=True, tag="order.status_changed"):
     """An order's status was set."""
 
-    order_id: OrderId
-    event_id: EventId | None = None
-    occurred_at: Moment | None = None
     status: Status
 
 

@@ -52,11 +52,15 @@ def pairs(data: bytes) -> list[Pair]:
 
 def first(data: bytes, name: bytes) -> str | None:
     """Give the first header of that name, when its value is ASCII. Cheap for a name that stands in front."""
-    if name not in data:
-        return None
-    for given, value in _read(data):
-        if given == name:
-            return value.decode() if value is not None and value.isascii() else None
+    try:
+        count, at = varint(data, 0)
+        for _ in range(count):
+            given, at = nullable(data, at)
+            value, at = nullable(data, at)
+            if given == name:
+                return value.decode() if value is not None and value.isascii() else None
+    except (IndexError, ValueError):
+        pass
     return None
 
 

@@ -114,7 +114,7 @@ ItemId = Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
 Quantity = Annotated[int, Meta(ge=1, le=10_000)]
 
 
-class Item(msgspec.Struct, frozen=True, rename="camel"):
+class Item(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """One line of a cart."""
 
     item_id: ItemId
@@ -134,7 +134,7 @@ def total(items: tuple[Item, ...]) -> Money:
     return money(sum((item.price * item.quantity for item in items), Decimal(0)))
 
 
-class Order(msgspec.Struct, frozen=True, rename="camel"):
+class Order(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """An order as it was created: what an ``order.created`` event carries."""
 
     order_id: OrderId

@@ -7,7 +7,7 @@ import msgspec
 from orderflow.errors import BrokerError  # noqa: TC001 (msgspec reads the annotations at run time)
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """What is to be published: one event of one order. Its key decides the partition."""
 
     key: bytes
@@ -18,7 +18,7 @@ class Message(msgspec.Struct, frozen=True):
     trace_id: str = ""
 
 
-class Published(msgspec.Struct, frozen=True):
+class Published(msgspec.Struct, frozen=True, gc=False):
     """Kafka acknowledged the event with acks=all."""
 
     partition: int
