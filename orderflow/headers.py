@@ -65,7 +65,7 @@ def first(data: bytes, name: bytes) -> str | None:
 
 
 def damage(data: bytes) -> str | None:
-    """Say what is wrong with the headers; None when nothing is."""
+    """Say which name is not UTF-8; None when all are, as far as headers can be told apart."""
     if data.isascii():  # So is every name, and the usual record costs no more than this look.
         return None
     for name, _ in _read(data):

@@ -32,6 +32,7 @@ class LineWriter:
         """Begin anew, with nothing of a parent process: neither its lines nor its thread."""
         self._lines.clear()
         self._writing = threading.Lock()
+        self._starting = threading.Lock()
         self._some = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -40,7 +41,8 @@ class LineWriter:
         self._lines.append(line)
         if not self._some.is_set():
             self._some.set()
-            self._start()
+            if self._thread is None:
+                self._start()
         elif len(self._lines) > GATHERED_MAX:
             self.flush()
 
@@ -59,11 +61,11 @@ class LineWriter:
             try:
                 sys.stdout.write(text)
                 sys.stdout.flush()
-            except OSError:
+            except (OSError, ValueError):
                 pass  # Nobody can be told, and what is logged is no reason to fail: facts are in tables too.
 
     def _start(self) -> None:
-        with self._writing:
+        with self._starting:
             if self._thread is not None:
                 return
             self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)

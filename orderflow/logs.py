@@ -5,6 +5,7 @@ Event names are dotted, in the past tense and stable; docs/logs.md lists them wi
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -32,6 +33,8 @@ _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 def set_up(settings: Settings, program: str) -> None:
     """Make structlog and logging write to stdout, with the program's name in every line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # No character may cost a line.
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[structlog.typing.Processor] = [add_trace, _Complete(program)]
     if settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty()):
@@ -51,7 +54,7 @@ def set_up(settings: Settings, program: str) -> None:
 def _bridge_logging(
     shared: list[structlog.typing.Processor], render: list[structlog.typing.Processor], level: int
 ) -> None:
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _ToLines()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -97,6 +100,13 @@ class _Complete:
 
 def _json_line(_: object, __: str, entry: structlog.typing.EventDict) -> str:
     return _encoder.encode(entry).decode()
+
+
+class _ToLines(logging.Handler):
+    """Sends what `logging` is given the way of all lines, at once: it is a warning at least."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _lines.at_once(self.format(record))
 
 
 class _NotAgain(logging.Filter):

@@ -183,7 +183,11 @@ def stop_with_supervisor() -> None:
         die_with_parent(os.getppid(), signal.SIGTERM)
 
 
-def bind_thread(cpu: int) -> None:
-    """Bind this thread, and those it begins, to one CPU: the ``cpu``-th of those it may use."""
-    allowed = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {allowed[cpu % len(allowed)]})
+def bind_thread(cpu: int) -> bool:
+    """Bind this thread, and those it begins, to one CPU: the ``cpu``-th of those it may use. False: not permitted."""
+    try:
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {allowed[cpu % len(allowed)]})
+    except OSError:
+        return False
+    return True

@@ -64,7 +64,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRecord:
-    """A record that kafka-python cannot parse."""
+    """A record of a batch that cannot be read."""
 
     partition: int
     offset: int

@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Consuming.
     poll_timeout_s: Seconds = 0.5
-    gather_max_s: Annotated[float, Meta(ge=0, le=60)] = 0.01
+    gather_max_s: Annotated[float, Meta(ge=0, le=1)] = 0.01
     poll_max_records: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
     session_timeout_s: Annotated[float, Meta(ge=6, le=1_800)] = 10.0
     unreadable_retries: Annotated[int, Meta(ge=0, le=100)] = 2

@@ -3,7 +3,7 @@
 kafka-python reads a batch from its start and gives up at the first header name that is not UTF-8: good records behind
 it are lost with it, and its next ``poll()`` spins. It also decodes every header of every record, which costs more than
 the rest of the record. `RecordReader` takes its place in a consumer: framing alone decides where a record ends, headers
-stay bytes until somebody asks, and a record whose headers are damaged comes with the `damage` instead of an error.
+stay bytes until somebody asks, and a record with a header name that is not UTF-8 comes with the `damage`, not an error.
 
 Format: https://kafka.apache.org/documentation/#recordbatch
 """
@@ -48,6 +48,7 @@ class RecordReader(Fetcher.PartitionRecords):
                 for record in _records(batch, tp.partition):
                     self.next_fetch_offset = record.offset + 1
                     yield record
+            self.bytes_read += batch.size_in_bytes
             self.next_fetch_offset = batch.next_offset
         self.drain()
 
@@ -61,6 +62,7 @@ def _records(batch: DefaultRecordBatch, partition: int) -> Iterator[Record]:
     """
     batch._maybe_uncompress()  # noqa: SLF001 (the codecs are behind it)
     payload, at = bytes(batch._buffer), batch._pos  # noqa: SLF001
+    last_delta = -1
     first_offset, first_time = batch.base_offset, batch.first_timestamp
     arrived = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
     try:
@@ -73,6 +75,9 @@ def _records(batch: DefaultRecordBatch, partition: int) -> Iterator[Record]:
             value, at = nullable(payload, at)
             if not at < end <= len(payload):
                 raise CorruptRecordError(f"The record at offset {first_offset + delta} does not fit its length.")
+            if not last_delta < delta <= batch.last_offset_delta:
+                raise CorruptRecordError(f"The batch at offset {first_offset} has a record out of place: {delta}.")
+            last_delta = delta
             headers = payload[at:end]
             logged_at = first_time + later if arrived is None else arrived
             yield Record(partition, first_offset + delta, key, value, headers, logged_at, damage(headers))

@@ -25,6 +25,8 @@ class _QuickSelector(selectors.DefaultSelector):
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
         """Give the socket's key; KeyError when there is none."""
+        if fileobj.fileno() < 0:  # closed while registered: found by identity
+            return super().get_key(fileobj)
         key: selectors.SelectorKey = self._fd_to_key[fileobj.fileno()]  # type: ignore[attr-defined]  # typeshed hides it
         return key
 

@@ -126,14 +126,18 @@ class Producer:
             producer.partitions_for(self._topic)
         except kafka_errors.KafkaError as error:
             return [error] * len(messages)  # No metadata: each of the group would wait as long for the same.
+        futures: list[Any] = []
         with self._connection.one_wakeup():
-            return [self._send_one(producer, message) for message in messages]
-
-    def _send_one(self, producer: KafkaProducer, message: Message) -> Any:
-        try:
-            return producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers))
-        except kafka_errors.KafkaError as error:
-            return error
+            for message in messages:
+                try:
+                    futures.append(
+                        producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers))
+                    )
+                except kafka_errors.KafkaTimeoutError as error:  # The same again: the metadata went away meanwhile.
+                    return futures + [error] * (len(messages) - len(futures))
+                except kafka_errors.KafkaError as error:
+                    futures.append(error)
+        return futures
 
     def _result(self, future: Any, error: kafka_errors.KafkaError | None, *, ended: bool) -> Result:
         if error is None:

@@ -1,7 +1,7 @@
 """Reading the topic: from the offsets in the store, never past a record unseen, never from Kafka's own offsets.
 
 Three traps of kafka-python 3.0 shape this module. With an offset reset policy the client walks past a truncated log
-with an INFO line, so there is none. A record it cannot parse raises out of ``poll()``, does not say where, and the
+with an INFO line, so there is none. A batch that cannot be read raises out of ``poll()``, does not say where, and the
 next ``poll()`` spins for ever, so such a consumer is dropped at once and `locate_unreadable` looks with one of its own.
 And Kafka's committed offsets say nothing about the store: they are sent for lag tools only, and never waited for.
 """
@@ -43,7 +43,7 @@ OUT_OF_RANGE = (
 )
 
 
-#: What the client raises for a record it cannot parse, beside errors that are none of Kafka's.
+#: What is raised for a batch that cannot be read, beside errors that are none of Kafka's.
 DAMAGE = (kafka_errors.CorruptRecordError, kafka_errors.UnsupportedCodecError)
 
 
@@ -186,10 +186,9 @@ class _SeekToStore(ConsumerRebalanceListener):
 def locate_unreadable(
     settings: Settings, topic: Topic, reached: Mapping[int, int], goes_on: Callable[[], bool] = lambda: True
 ) -> list[UnreadableRecord]:
-    """Find the records at and behind the reached offsets that cannot be parsed; none means that it has passed.
+    """Find the records at and behind the reached offsets that cannot be read; none means that it has passed.
 
-    Reads with consumers of its own, which belong to no group, and asks before each whether to go on. What stands
-    behind a damaged record in the same batch cannot be parsed either: the client reads a batch from its start.
+    Reads with consumers of its own, which belong to no group, and asks before each whether to go on.
 
     Raises:
         BrokerError: Kafka refuses to be read; nothing is known of the records.

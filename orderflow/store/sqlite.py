@@ -50,7 +50,7 @@ def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 32 MiB: what changes often is copied once
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA cache_size = -32768")  # 32 MiB: the inner pages of the indexes
+    connection.execute("PRAGMA cache_size = -24576")  # 24 MiB: the inner pages of the indexes
     with immediate(connection):
         found = _version(connection)
         if found == 0:

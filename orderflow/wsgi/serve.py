@@ -58,8 +58,7 @@ def _on_one_cpu(app: Callable[..., Any], cpu: int) -> Callable[..., Any]:
 
     def bound(environ: dict[str, Any], start_response: Any) -> Any:
         if not hasattr(thread, "bound"):
-            process.bind_thread(cpu)
-            thread.bound = True
+            thread.bound = process.bind_thread(cpu)
         return app(environ, start_response)
 
     return bound

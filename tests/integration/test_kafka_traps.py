@@ -153,7 +153,7 @@ def _ask_in_vain(settings: Settings) -> float:
     return time.monotonic() - began
 
 
-# What the client cannot parse.
+# What cannot be read.
 
 
 def test_a_header_name_that_is_not_utf8_damages_no_other_record(broker: Broker) -> None:

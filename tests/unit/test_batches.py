@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.errors import CorruptRecordError
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
+from kafka.record.util import calc_crc32c
 
 from orderflow import headers
+from orderflow.broker import batches
 from orderflow.broker.batches import RecordReader
 from tests.support.messages import NotUtf8
 
@@ -85,6 +89,39 @@ def test_reading_goes_on_in_the_middle_of_a_batch_and_in_portions() -> None:
     assert not part
 
 
+def test_a_batch_that_cannot_be_read_comes_after_those_before_it() -> None:
+    """What is good is given first; the error names itself when more is asked for, and the position stays."""
+    good, bad = batch_of([(b"k", b"good", [])]), bytearray(batch_of([(b"k", b"bad", [])], offset=1))
+    bad[-3] ^= 1
+    part = read(good + bytes(bad))
+
+    assert [r.value for r in part.take(10)] == [b"good"]
+    assert part.next_fetch_offset == 1
+    with pytest.raises(CorruptRecordError):
+        part.take(10)
+
+
+def test_a_transaction_marker_is_passed_and_not_given() -> None:
+    """It belongs to Kafka; reading goes on behind it."""
+    marker = bytearray(batch_of([(b"\x00\x00\x00\x01", b"\x00" * 6, [])]))
+    marker[22] |= DefaultRecordBatch.CONTROL_MASK
+    marker[17:21] = struct.pack(">I", calc_crc32c(bytes(marker[21:])))
+    part = read(bytes(marker) + batch_of([(b"k", b"v", [])], offset=1))
+
+    assert [(r.offset, r.value) for r in part.take(10)] == [(1, b"v")]
+    assert part.next_fetch_offset == 2
+
+
+def test_records_out_of_place_are_refused() -> None:
+    """An offset that is there twice, or behind its batch's end, would tear the history."""
+    batch = SimpleNamespace(
+        _buffer=batch_of([(b"k", b"v", [])])[61:] * 2, _pos=0, base_offset=0, first_timestamp=0, max_timestamp=0,
+        timestamp_type=1, LOG_APPEND_TIME=1, records_count=2, last_offset_delta=1, _maybe_uncompress=lambda: None,
+    )  # fmt: skip
+    with pytest.raises(CorruptRecordError, match="out of place"):
+        list(batches._records(batch, 0))
+
+
 def test_a_wrong_checksum_or_a_format_of_old_is_told() -> None:
     """The batch's, and nothing of it is given."""
     data = bytearray(batch_of([(b"k", b"value", [])]))
@@ -99,11 +136,9 @@ def test_a_wrong_checksum_or_a_format_of_old_is_told() -> None:
 @given(st.binary(max_size=200), st.integers(0, 20))
 def test_no_payload_breaks_it_but_with_its_own_error(payload: bytes, count: int) -> None:
     """Whatever stands behind a header that promises records."""
-    from orderflow.broker import batches  # noqa: PLC0415 (the one test that looks inside)
-
     batch = SimpleNamespace(
         _buffer=payload, _pos=0, base_offset=0, first_timestamp=0, max_timestamp=0, timestamp_type=1,
-        LOG_APPEND_TIME=1, records_count=count, _maybe_uncompress=lambda: None,
+        LOG_APPEND_TIME=1, records_count=count, last_offset_delta=100, _maybe_uncompress=lambda: None,
     )  # fmt: skip
     try:
         records = list(batches._records(batch, 0))

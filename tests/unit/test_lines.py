@@ -1,6 +1,7 @@
 """Lines are gathered, written in order, and not lost at an end that is not a kill."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -77,3 +78,46 @@ log.warning("back")
 os._exit(0)
 """
     assert lines_of(code)[-1] == "back"
+
+
+def test_what_other_libraries_log_keeps_its_turn() -> None:
+    """kafka-python's warning stands behind what was logged before it."""
+    assert lines_of("import logging; log.info('one'); logging.getLogger('kafka').warning('two'); os._exit(0)") == [
+        "one", "two",
+    ]  # fmt: skip
+
+
+def test_no_character_costs_a_line() -> None:
+    """On a stdout that knows ASCII only."""
+    code = SET_UP + "log.info('thing.done', name='Zo\u00eb'); time.sleep(0.3); log.info('end')"
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert [json.loads(line)["event"] for line in run.stdout.splitlines()] == [
+        "thing.done",
+        "end",
+    ]
+
+
+def test_info_waits_for_no_reader() -> None:
+    """With the pipe full and the writer stuck in it, whoever logs goes on."""
+    code = """
+import threading
+read, write = os.pipe()
+keep = os.dup(1)
+os.dup2(write, 1)
+log.info("x" * 200_000)
+time.sleep(0.3)
+def some():
+    for number in range(100):
+        log.info("thing.done", number=number)
+threads = [threading.Thread(target=some, daemon=True) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(5)
+stuck = any(thread.is_alive() for thread in threads)
+os.dup2(keep, 1)
+os.write(1, (f'{{"event": {stuck}}}\\n').lower().encode())
+os._exit(0)
+"""
+    assert lines_of(code) == [False]

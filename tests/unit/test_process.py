@@ -167,3 +167,35 @@ def test_a_child_dies_with_its_parent() -> None:
 
     until(lambda: not is_alive(child), f"child {child} dies with its parent", within_s=5)
     process.stdout.close()
+
+
+def test_the_threads_that_answer_are_bound_and_no_other() -> None:
+    """Each to the CPU that was named, the first time it answers."""
+    code = """
+import os, threading
+from orderflow.wsgi.serve import _on_one_cpu
+free = os.sched_getaffinity(0)
+app = _on_one_cpu(lambda environ, start: sorted(os.sched_getaffinity(0)), 1)
+found = []
+def answer(): found.extend([app({}, None), app({}, None)])
+thread = threading.Thread(target=answer); thread.start(); thread.join()
+assert found == [[sorted(free)[1 % len(free)]]] * 2, found
+assert os.sched_getaffinity(0) == free
+print("right")
+"""
+    assert run(code).communicate(timeout=20)[0] == "right\n"
+
+
+def test_where_binding_is_not_permitted_threads_answer_all_the_same() -> None:
+    """As in a sandbox."""
+    code = """
+import os
+from orderflow.wsgi.serve import _on_one_cpu
+tries = []
+def refuse(*_): tries.append(1); raise PermissionError
+os.sched_setaffinity = refuse
+app = _on_one_cpu(lambda environ, start: [b"answer"], 0)
+assert [app({}, None), app({}, None)] == [[b"answer"]] * 2
+print(len(tries))
+"""
+    assert run(code).communicate(timeout=20)[0] == "1\n"

@@ -344,3 +344,17 @@ def test_one_record_that_nobody_foresaw_costs_only_itself(tmp_path: Path, monkey
     ((reason, trace, event_id),) = writer._connection.execute("SELECT reason, trace, event_id FROM skipped_messages")
     assert (reason, event_id) == ("internal_error", uuid(1))
     assert "ZeroDivisionError: bug" in trace
+
+
+@pytest.mark.parametrize(
+    ("records", "lag", "waits_s"),
+    [(1, 0, 0.0), (5, 0, 0.002), (100, 0, 0.01), (100, 40, 0.01), (100, 100, 0.0), (2_000, 50_000, 0.0)],
+)
+def test_the_fuller_the_stream_the_longer_records_gather(
+    tmp_path: Path, records: int, lag: int, waits_s: float
+) -> None:
+    """A record that comes alone is not held up, nor is a backlog."""
+    settings = Settings(var_dir=str(tmp_path))
+    consumer = OrderConsumer(settings, Writer(settings), StopFlag(), Heartbeat(settings, "x"))
+
+    assert consumer._gathering_s(records, lag) == pytest.approx(waits_s)

@@ -98,7 +98,7 @@ class OrderConsumer:
                 if records:
                     self._apply(projection, records)
                     subscription.tell_kafka()
-                    self._stop.wait(self._gathering_s(len(records)))
+                    self._stop.wait(self._gathering_s(len(records), subscription.lag()))
                 self._counts["lag"] = subscription.lag()
                 self._beat_polling(subscription)
         except LogReplaced as error:
@@ -110,12 +110,12 @@ class OrderConsumer:
         finally:
             subscription.close()
 
-    def _gathering_s(self, records: int) -> float:
+    def _gathering_s(self, records: int, lag: int) -> float:
         """How long to let records gather after a batch: one of a dozen costs hardly less than one of a hundred.
 
-        The fuller the stream, the longer; none where one came alone, or where more wait than a batch may have.
+        The fuller the stream, the longer; none where a record came alone, or where as many wait already.
         """
-        if records == self._settings.poll_max_records:
+        if lag >= records:
             return 0.0
         return min((records - 1) * GATHER_S_PER_RECORD, self._settings.gather_max_s)
 

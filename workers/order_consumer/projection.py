@@ -91,7 +91,7 @@ class Projection:
         return projected
 
     def skip_unreadable(self, unreadable: Iterable[UnreadableRecord]) -> Projected:
-        """Skip records that the client cannot parse: there is a place, and no value."""
+        """Skip records of a batch that cannot be read: there is a place, and no value."""
         projected = Projected()
         for one in unreadable:
             projected.batch.skipped.append(
