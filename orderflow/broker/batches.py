@@ -62,7 +62,7 @@ def _records(batch: DefaultRecordBatch, partition: int) -> Iterator[Record]:
     """
     batch._maybe_uncompress()  # noqa: SLF001 (the codecs are behind it)
     payload, at = bytes(batch._buffer), batch._pos  # noqa: SLF001
-    last_delta = -1
+    previous, last = -1, batch.last_offset_delta
     first_offset, first_time = batch.base_offset, batch.first_timestamp
     arrived = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
     try:
@@ -75,9 +75,9 @@ def _records(batch: DefaultRecordBatch, partition: int) -> Iterator[Record]:
             value, at = nullable(payload, at)
             if not at < end <= len(payload):
                 raise CorruptRecordError(f"The record at offset {first_offset + delta} does not fit its length.")
-            if not last_delta < delta <= batch.last_offset_delta:
+            if not previous < delta <= last:
                 raise CorruptRecordError(f"The batch at offset {first_offset} has a record out of place: {delta}.")
-            last_delta = delta
+            previous = delta
             headers = payload[at:end]
             logged_at = first_time + later if arrived is None else arrived
             yield Record(partition, first_offset + delta, key, value, headers, logged_at, damage(headers))

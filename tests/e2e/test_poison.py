@@ -96,6 +96,14 @@ def log_lines(stack: Stack, event: str) -> list[dict[str, object]]:
     return [line for line in lines if line["event"] == event]
 
 
+def skips_logged(stack: Stack) -> dict[tuple[object, object], object]:
+    return {(line["partition"], line["offset"]): line["reason"] for line in log_lines(stack, "message.skipped")}
+
+
+def alerts_logged(stack: Stack) -> list[object]:
+    return [line["cause"] for line in log_lines(stack, "alert.opened")]
+
+
 def test_between_good_records_each_bad_one_is_skipped_and_kept(stack: Stack, producer: KafkaProducer) -> None:
     """Good, bad, good, bad, …: the bad with reason and bytes, the good in order-details, the process the same."""
     pid = stack.pid("order-consumer")
@@ -113,7 +121,8 @@ def test_between_good_records_each_bad_one_is_skipped_and_kept(stack: Stack, pro
     applied_up_to(stack, place)
 
     assert skips_of(stack, set(expected)) == expected
-    logged = {(line["partition"], line["offset"]): line["reason"] for line in log_lines(stack, "message.skipped")}
+    until(lambda: set(expected) <= set(skips_logged(stack)), "each skip has its log line", within_s=5)
+    logged = skips_logged(stack)
     assert {at: logged[at] for at in expected} == {at: reason for at, (reason, _) in expected.items()}
     with closing(Caller(stack.settings.order_port)) as caller:
         for order_id in orders:
@@ -183,6 +192,7 @@ def test_compressed_batches_are_read(stack: Stack, codec: str) -> None:
 def test_a_damaged_record_costs_none_of_its_batch(stack: Stack, codec: str | None) -> None:
     """A header name that is not UTF-8: kept with its reason, an alert line, and the good ones around it applied."""
     pid = stack.pid("order-consumer")
+    alerts = alerts_logged(stack)
     order_id = f"poison-unreadable-{codec}"
     key = order_id.encode()
     value = raw(changed(order_id))
@@ -202,7 +212,7 @@ def test_a_damaged_record_costs_none_of_its_batch(stack: Stack, codec: str | Non
 
     skip = {(bad.partition, bad.offset): ("unreadable_record", value)}
     assert skips_of(stack, {(bad.partition, bad.offset)}) == skip
-    assert [line["cause"] for line in log_lines(stack, "alert.opened")][-1] == "unreadable_record"
+    until(lambda: alerts_logged(stack) == [*alerts, "unreadable_record"], "the alert has its log line", within_s=5)
     with closing(Caller(stack.settings.order_port)) as caller:
         assert caller.call("GET", f"/order-details?orderId={order_id}").body["order"]["status"] == "delivered"
     assert stack.pid("order-consumer") == pid
