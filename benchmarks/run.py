@@ -105,7 +105,7 @@ def _reading(stack: Stack) -> list[Figure]:
 
 def _creating(stack: Stack) -> list[Figure]:
     tell("creating")
-    phases.creates(stack, 2.0)  # for the JVM to compile what it needs
+    phases.creates(stack, 10.0)  # The broker compiles what it needs in the first seconds of a new load.
     samples = [phases.creates(stack) for _ in range(REPEAT)]
     ceiling = phases.healthz(stack.settings.cart_port)
     tell("ceilings: producing")
