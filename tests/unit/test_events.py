@@ -2,6 +2,7 @@
 
 import json
 import math
+import uuid
 from decimal import Decimal
 
 import msgspec
@@ -196,3 +197,12 @@ def test_a_derived_id_names_the_place_and_the_content() -> None:
 def test_every_reason_has_a_sentence() -> None:
     """People read the sentence, machines the word."""
     assert {reason: reason.sentence for reason in SkipReason}.keys() == set(SkipReason)
+
+
+def test_event_ids_drawn_at_random_are_uuids_of_version_4() -> None:
+    """As others expect of an id, and as the decoder does; no two the same."""
+    drawn = [events.random_event_id() for _ in range(2_000)]
+
+    assert {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in drawn} == {(4, uuid.RFC_4122)}
+    assert len(set(drawn)) == len(drawn)
+    assert all(str(uuid.UUID(one)) == one for one in drawn)

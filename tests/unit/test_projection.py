@@ -226,6 +226,19 @@ def test_many_rows_go_in_as_few_do(writer: Writer) -> None:
     assert writer._connection.execute("SELECT count(DISTINCT event_id) FROM history").fetchone() == (count,)
 
 
+def test_one_bad_row_among_many_undoes_the_batch(writer: Writer) -> None:
+    """Also within a statement of many rows: all of it, or nothing."""
+    apply(writer, [log_of([(b"a", created("a", 1))])])
+    before = dump(writer)
+    many = [(b"o%d" % n, created(f"o{n}", n)) for n in range(2, 3 * ROWS_AT_ONCE)]
+    broken = Projection(writer, TOPIC.topic_id, 1).project(log_of([*many, (b"a", created("a", 1))]))
+
+    with pytest.raises(sqlite3.IntegrityError):
+        writer.write(broken.batch)
+
+    assert dump(writer) == before
+
+
 def test_an_unreadable_record_leaves_its_place_and_no_anchor(writer: Writer) -> None:
     """Reading goes on behind it, and nothing is compared there: nobody knows what it holds."""
     skipped = Projection(writer, TOPIC.topic_id, 1).skip_unreadable([UnreadableRecord(2, 7, "CorruptRecordError")])
