@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -14,6 +13,7 @@ from orderflow.broker import PARTITIONS, ensure_topic
 from orderflow.broker.clients import shared_options
 from orderflow.store import sqlite
 from orderflow.store.rows import HistoryRow, OrderRow
+from orderflow.store.writer import insert_sql
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,17 +99,12 @@ def inserts(source: Path, folder: Path) -> float:
     for start in range(0, len(history), TRANSACTION):
         upto = round((start + TRANSACTION) * share)
         with sqlite.immediate(writer):
-            writer.executemany(_insert("history", HistoryRow), history[start : start + TRANSACTION])
-            writer.executemany(_insert("orders", OrderRow), orders[done:upto])
+            writer.executemany(insert_sql("history", HistoryRow._fields), history[start : start + TRANSACTION])
+            writer.executemany(insert_sql("orders", OrderRow._fields), orders[done:upto])
         done = upto
     seconds = time.monotonic() - begin
     writer.close()
     return len(history) / seconds
-
-
-def _insert(table: str, row: Any) -> str:
-    columns = row._fields
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(itertools.repeat('?', len(columns)))})"  # noqa: S608
 
 
 def _producer(settings: Settings) -> KafkaProducer:

@@ -81,7 +81,7 @@ class Subscription:
         """Wait for records, at most the poll timeout: those of one partition are in the sequence of offsets.
 
         Raises:
-            Unreadable: a record cannot be parsed.
+            Unreadable: a batch cannot be read.
             LogReplaced: the log does not hold what was applied from it.
             BrokerError: Kafka refuses this consumer; wait, and subscribe again.
 

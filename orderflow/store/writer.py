@@ -98,10 +98,10 @@ class Writer:
     def _insert(self, table: str, columns: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
         """Insert rows, many with each statement: between two statements Python's lock goes to another thread."""
         whole = len(rows) - len(rows) % ROWS_AT_ONCE
-        statement = _insert(table, columns, ROWS_AT_ONCE)
+        statement = insert_sql(table, columns, ROWS_AT_ONCE)
         for start in range(0, whole, ROWS_AT_ONCE):
             self._connection.execute(statement, list(chain.from_iterable(rows[start : start + ROWS_AT_ONCE])))
-        self._connection.executemany(_insert(table, columns), rows[whole:])
+        self._connection.executemany(insert_sql(table, columns), rows[whole:])
 
     def _bound_wal(self) -> None:
         """Restart the WAL when busy readers kept the automatic checkpoints from doing so."""
@@ -133,12 +133,13 @@ UPDATE orders SET status = ?, last_epoch = ?, last_partition = ?, last_offset = 
 
 
 @cache
-def _insert(table: str, columns: tuple[str, ...], rows: int = 1, verb: str = "INSERT") -> str:
+def insert_sql(table: str, columns: tuple[str, ...], rows: int = 1, verb: str = "INSERT") -> str:
+    """Write the statement that inserts so many rows."""
     row = f"({', '.join('?' * len(columns))})"
     return f"{verb} INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 
-_SET_POSITION = _insert("positions", PositionRow._fields, verb="INSERT OR REPLACE")
+_SET_POSITION = insert_sql("positions", PositionRow._fields, verb="INSERT OR REPLACE")
 
 
 def _json(values: object) -> str:

@@ -98,9 +98,9 @@ class OrderConsumer:
                 if records:
                     self._apply(projection, records)
                     subscription.tell_kafka()
-                    self._stop.wait(self._gathering_s(len(records), subscription.lag()))
-                self._counts["lag"] = subscription.lag()
+                lag = self._counts["lag"] = subscription.lag()
                 self._beat_polling(subscription)
+                self._stop.wait(self._gathering_s(len(records), lag))
         except LogReplaced as error:
             self._replaced = str(error)  # The topic is asked for again: it may be another one by now.
         except Unreadable as error:
