@@ -92,6 +92,7 @@ class _Connection:
     def __init__(self, port: int) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=SILENCE_S)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.settimeout(None)  # The epoll loop watches the time; a timeout here costs a system call each way.
         self._read = b""
         self._wanted = 0
 

@@ -188,6 +188,8 @@ def bind_thread(cpu: int) -> bool:
     try:
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {allowed[cpu % len(allowed)]})
+        # A thread that is woken would take the CPU from the one that holds Python's lock, only to wait for the lock.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except OSError:
         return False
     return True

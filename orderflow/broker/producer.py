@@ -1,200 +1,153 @@
-"""The Kafka producer: delivers a group, says of each message what is certain, and is dropped when one failed.
+"""The Kafka producer: sends a group, says of each message what is certain, and begins anew when one failed.
 
-The idempotent producer of kafka-python 3.0 can wedge for good after a broker was frozen or killed with a request in
-flight, so idempotence is off: order is kept by one request in flight, duplicates are removed by event id at the
-consumer. See docs/adr/0002-producer-settings.md.
+kafka-python's `KafkaProducer` hands every record to a thread of its own, and the answer back; among the threads of a
+service that takes longer than the sending. Here the calling thread drives kafka-python's network client itself: one
+request to each leader, then their answers. Nothing runs between two deliveries, so nothing is sent behind a caller's
+back. See docs/adr/0009-own-produce-requests.md.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import structlog
-from kafka import KafkaProducer
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 
 from orderflow.broker.clients import milliseconds, shared_options
-from orderflow.broker.messages import Published
-from orderflow.errors import Rejected, Unacknowledged, Unsent
+from orderflow.broker.requests import Batch, gather, produce_request, settle
+from orderflow.errors import Unacknowledged, Unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
+
+    from kafka.future import Future
 
     from orderflow.broker.messages import Message
+    from orderflow.broker.requests import Result
     from orderflow.settings import Settings
 
-log = structlog.get_logger(__name__)
+#: What metadata say of a partition that has no leader just now.
+NO_LEADER = -1
 
-#: Kafka says no, and would say it again: no retry mends these.
-FINAL = (
-    kafka_errors.MessageSizeTooLargeError,
-    kafka_errors.RecordListTooLargeError,
-    kafka_errors.InvalidRecordError,
-    kafka_errors.InvalidTopicError,
-    kafka_errors.PolicyViolationError,
-    kafka_errors.AuthorizationError,
-    kafka_errors.SaslAuthenticationFailedError,
-)
-
-#: The broker answers these before it appends anything, so the record is not on the topic.
-NOT_APPENDED = (
-    kafka_errors.NotLeaderForPartitionError,
-    kafka_errors.LeaderNotAvailableError,
-    kafka_errors.UnknownTopicOrPartitionError,
-    kafka_errors.NotEnoughReplicasError,
-    kafka_errors.FencedLeaderEpochError,
-)
-
-#: Added to the client's own timeout before we stop waiting for it.
-MARGIN_S = 1.0
-
-#: How long a dropped producer's thread may take to end. While it lives, nobody can say that nothing was sent.
-JOIN_S = 0.5
-
-
-Result = Published | Unsent | Unacknowledged | Rejected
+#: How long a wait for metadata or a connection may sleep before it looks again: some changes wake nobody.
+LOOK_AGAIN_S = 0.05
 
 
 class Producer:
-    """One KafkaProducer at a time, built when needed. Not thread-safe: one group is delivered at a time."""
+    """One network client at a time, made when needed. Not thread-safe: one group is delivered at a time."""
 
     def __init__(self, settings: Settings, client_id: str = "cart-service") -> None:
         self._topic = settings.topic
         self._timeout_s = settings.publish_attempt_timeout_s
-        timeout_ms = milliseconds(self._timeout_s)
-        self._options = shared_options(settings, client_id) | {
-            "metrics_enabled": False,
-            "acks": "all",
-            "enable_idempotence": False,
-            "max_in_flight_requests_per_connection": 1,
-            "retries": 0,  # Retries are ours: backed off, counted and logged.
-            "delivery_timeout_ms": timeout_ms,
-            "request_timeout_ms": timeout_ms,
-            "max_block_ms": timeout_ms,
-            "allow_auto_create_topics": False,
-            "kafka_client": self._connect,
-        }
-        self._producer: KafkaProducer | None = None
-        self._connection: _WatchedClient | None = None
-
-    def _connect(self, **options: Any) -> _WatchedClient:
-        self._connection = _WatchedClient(**options)
-        return self._connection
+        self._timeout_ms = milliseconds(self._timeout_s)
+        self._options = shared_options(settings, client_id) | {"request_timeout_ms": self._timeout_ms}
+        self._client: KafkaNetClient | None = None
 
     def deliver(self, messages: Sequence[Message]) -> list[Result]:
         """Send the messages together and wait for all; one result for each, in their order.
 
-        Takes at most the attempt's timeout and two margins. Never raises for Kafka.
+        Takes at most the attempt's timeout. Never raises for Kafka.
         """
-        until = time.monotonic() + self._timeout_s + MARGIN_S
+        until = time.monotonic() + self._timeout_s
+        results: list[Result] = [Unsent("Kafka did not take what was to be sent before it.")] * len(messages)
         try:
-            if self._producer is None:
-                self._producer = KafkaProducer(**self._options)
-            assert self._connection is not None  # noqa: S101 (the constructor has called _connect)
-            self._connection.sent.clear()
-            futures = self._send(self._producer, messages)
-            errors = [_wait(future, until) for future in futures]
+            for batches in gather(messages):
+                settled = self._settle(batches, until)
+                for batch in settled:
+                    for index, result in batch.results():
+                        results[index] = result
+                if any(isinstance(batch.result, (Unsent, Unacknowledged)) for batch in settled):
+                    self.drop()  # A client that lost a request does not always recover.
+                    break
         except BaseException:
             self.drop()
             raise
-        failed = any(error is not None and not isinstance(error, FINAL) for error in errors)
-        # Before an answer the producer must not be able to send any more: then what it has sent is known.
-        ended = self.drop() if failed else True
-        return [self._result(future, error, ended=ended) for future, error in zip(futures, errors, strict=True)]
+        return results
 
-    def drop(self) -> bool:
-        """Close the producer; the next delivery builds another. True when its thread has ended."""
-        producer, self._producer = self._producer, None
-        if producer is None:
-            return True
-        sender = producer._sender  # noqa: SLF001 (close() does not wait for it, nor end it when its flush raises)
-        try:
-            producer.close(timeout=0)
-        except kafka_errors.KafkaError as error:  # flush() in close() raises for what is still in flight
-            log.debug("publish.close_failed", error=str(error))
-            sender.force_close()
-        sender.join(JOIN_S)
-        return not sender.is_alive()
+    def drop(self) -> None:
+        """Close the connections; the next delivery makes others. What was not written yet will never be."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
-    def _send(self, producer: KafkaProducer, messages: Sequence[Message]) -> list[Any]:
-        """Hand the messages to the client: a future each, or the error."""
-        assert self._connection is not None  # noqa: S101 (there is a producer)
-        try:
-            producer.partitions_for(self._topic)
-        except kafka_errors.KafkaError as error:
-            return [error] * len(messages)  # No metadata: each of the group would wait as long for the same.
-        futures: list[Any] = []
-        with self._connection.one_wakeup():
-            for message in messages:
-                try:
-                    futures.append(
-                        producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers))
-                    )
-                except kafka_errors.KafkaTimeoutError as error:  # The same again: the metadata went away meanwhile.
-                    return futures + [error] * (len(messages) - len(futures))
-                except kafka_errors.KafkaError as error:
-                    futures.append(error)
-        return futures
+    def _settle(self, batches: list[Batch], until: float) -> list[Batch]:
+        """Exchange the batches; what was refused for one bad record is sent again, record by record."""
+        self._exchange(batches, until)
+        settled = [batch for batch in batches if not batch.spoiled]
+        for spoiled in (batch for batch in batches if batch.spoiled):
+            for single in spoiled.one_by_one():
+                self._exchange([single], until)
+                settled.append(single)
+        return settled
 
-    def _result(self, future: Any, error: kafka_errors.KafkaError | None, *, ended: bool) -> Result:
-        if error is None:
-            return Published(future.value.partition, future.value.offset)
-        if isinstance(error, FINAL):
-            return Rejected(str(error))
-        if isinstance(error, NOT_APPENDED):
-            return Unsent(str(error))
-        return Unacknowledged(str(error)) if self._may_be_sent(future, ended=ended) else Unsent(str(error))
+    def _exchange(self, batches: list[Batch], until: float) -> None:
+        """Send each leader its batches in one request, and take note of the answers."""
+        client = self._client or self._connect()
+        client.poll(timeout_ms=0)  # Notices a connection that was closed meanwhile, before a request is lost to it.
+        sent: list[tuple[list[Batch], Future]] = []
+        for leader, ours in self._by_leader(client, batches, until):
+            try:
+                sent.append((ours, self._send(client, leader, ours, until)))
+            except kafka_errors.KafkaError as error:
+                for batch in ours:
+                    batch.fail(error, appended=False)
+        for ours, answer in sent:
+            _take_note(client, ours, answer, until)
 
-    def _may_be_sent(self, future: Any, *, ended: bool) -> bool:
-        if isinstance(future, kafka_errors.KafkaError) or self._connection is None:
-            return False  # The client did not even take it.
-        partition = future._produce_future.topic_partition.partition  # noqa: SLF001 (a failed future has no other way)
-        return not ended or partition in self._connection.sent
+    def _connect(self) -> KafkaNetClient:
+        """Make a client. It connects when it is polled."""
+        self._client = client = KafkaNetClient(**self._options)
+        client.cluster.config["allow_auto_create_topics"] = False  # It passes no option on to it.
+        client.cluster.add_topic(self._topic)
+        client.cluster.start_refresh_loop()
+        return client
+
+    def _by_leader(self, client: KafkaNetClient, batches: list[Batch], until: float) -> list[tuple[int, list[Batch]]]:
+        """Tell the leaders of the batches. One without a leader is left unsent."""
+        by_leader: dict[int, list[Batch]] = {}
+        if _wait(client, lambda: client.cluster.partitions_for_topic(self._topic) is not None, until):
+            for batch in batches:
+                leader = client.cluster.leader_for_partition(TopicPartition(self._topic, batch.partition))
+                if leader is None or leader == NO_LEADER:
+                    batch.fail(kafka_errors.LeaderNotAvailableError(f"partition {batch.partition}"), appended=False)
+                else:
+                    by_leader.setdefault(leader, []).append(batch)
+        # The connected ones first: a broker that is away holds up nobody else.
+        return sorted(by_leader.items(), key=lambda leads: not client.is_ready(leads[0]))
+
+    def _send(self, client: KafkaNetClient, leader: int, batches: list[Batch], until: float) -> Future:
+        """Hand a request to the connection of a leader.
+
+        Raises:
+            KafkaError: it was not handed over, and never will be.
+
+        """
+        if not _wait(client, lambda: client.ready(leader), until):
+            raise kafka_errors.KafkaTimeoutError(f"Kafka's node {leader} did not take a connection in time.")
+        answer = client.send(leader, produce_request(self._topic, batches, self._timeout_ms))
+        if answer.exception is not None:  # Nothing is written before the next poll.
+            raise answer.exception
+        return answer
 
 
-def _wait(future: Any, until: float) -> kafka_errors.KafkaError | None:
-    """Wait for a record's acknowledgement; give the error when there is none."""
-    if isinstance(future, kafka_errors.KafkaError):
-        return future
-    try:
-        future.get(timeout=max(0.0, until - time.monotonic()))
-    except kafka_errors.KafkaError as error:
-        return error
-    return None
+def _wait(client: KafkaNetClient, condition: Callable[[], bool], until: float) -> bool:
+    """Drive the client until the condition holds; False when it does not in time."""
+    while not condition():
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return False
+        client.poll(timeout_ms=milliseconds(min(left_s, LOOK_AGAIN_S)))
+    return True
 
 
-class _WatchedClient(KafkaNetClient):
-    """A network client that remembers the partitions it was given records for: what makes "not sent" certain.
-
-    And one that lets a group be handed over as a whole: woken by the group's first record, the client's thread would
-    send that one alone, and the others only after its acknowledgement.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.sent: set[int] = set()
-        self._held = False
-
-    @contextmanager
-    def one_wakeup(self) -> Iterator[None]:
-        """Wake the client's thread at the end, instead of at each new batch."""
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-            self.wakeup()
-
-    def wakeup(self) -> None:
-        """Wake the client's thread, unless a group is being handed over."""
-        if not self._held:
-            super().wakeup()
-
-    def send(self, node_id: int, request: Any, **options: Any) -> Any:
-        """Send as the client does."""
-        for topic in getattr(request, "topic_data", None) or ():
-            self.sent.update(partition.index for partition in topic.partition_data)
-        return super().send(node_id, request, **options)
+def _take_note(client: KafkaNetClient, batches: list[Batch], answer: Future, until: float) -> None:
+    """Wait for a leader's answer, and take note of it, or of why there is none."""
+    client.poll(timeout_ms=milliseconds(max(0.0, until - time.monotonic())), future=answer)
+    if answer.succeeded():
+        settle(batches, answer.value)
+        return
+    why = str(answer.exception) if answer.is_done else "Kafka did not answer in time."
+    for batch in batches:
+        batch.result = Unacknowledged(why)

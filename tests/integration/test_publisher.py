@@ -25,7 +25,7 @@ from tests.support.waiting import frozen, until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from orderflow.broker.producer import Result
+    from orderflow.broker.requests import Result
     from orderflow.settings import Settings
     from tests.conftest import Figures
     from tests.support.broker import Broker

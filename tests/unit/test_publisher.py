@@ -9,7 +9,7 @@ import pytest
 import structlog.testing
 
 from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown
-from orderflow.broker.producer import Result
+from orderflow.broker.requests import Result
 from orderflow.broker.retries import RetryPolicy
 from orderflow.errors import Rejected, Unacknowledged, Unsent
 from orderflow.settings import Settings
