@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import socket
 import threading
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
-from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown, ensure_topic
+from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown, ensure_topic, partition_of
 from orderflow.broker.producer import Producer
 from orderflow.broker.topic import CONFIG, PARTITIONS
 from orderflow.errors import Rejected, Unsent
 from orderflow.stack import free_ports
 from tests.support.messages import admin, message
-from tests.support.topic import read_topic
+from tests.support.topic import TopicReader, read_topic
 from tests.support.waiting import frozen, until
 
 if TYPE_CHECKING:
@@ -41,6 +44,18 @@ def publishing(settings: Settings, producer: Producer | None = None) -> Iterator
     producer = producer or Producer(settings, "test")
     try:
         yield Publisher(settings, producer)
+    finally:
+        producer.drop()
+
+
+@contextmanager
+def delivering(settings: Settings) -> Iterator[Producer]:
+    """A producer by itself. Metadata name a new topic's leaders a moment before they lead: that is waited for."""
+    with closing(TopicReader.of(settings)) as reader:
+        assert reader.ends() == {}
+    producer = Producer(settings, "test")
+    try:
+        yield producer
     finally:
         producer.drop()
 
@@ -144,6 +159,94 @@ def test_what_is_too_large_is_refused_for_good_and_its_neighbours_are_published(
     assert all(isinstance(outcome, Published) for outcome in outcomes[len(large) :])
     assert sorted(_event_ids(settings)) == sorted(one.event_id for one in small)
     assert took_s < 5, "it was tried again, though Kafka would say the same"
+
+
+def test_one_record_that_is_too_large_spoils_no_other_of_its_batch(broker: Broker) -> None:
+    """Kafka refuses the batch as a whole; which record it was is found by asking for each."""
+    settings = broker.settings()
+    with admin(settings) as client:
+        new = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": CONFIG | {"max.message.bytes": "4096"}}
+        client.create_topics({settings.topic: new}, wait_for_metadata=True)
+    group = [message("order-1", padding=8_000 if number == 2 else 0) for number in range(5)]
+
+    with delivering(settings) as producer:
+        results = producer.deliver(group)
+
+    assert [type(result) for result in results] == [Published, Published, Rejected, Published, Published]
+    assert _event_ids(settings) == [one.event_id for one in group if one is not group[2]]
+
+
+def test_a_group_larger_than_a_request_is_published_in_its_sequence(broker: Broker) -> None:
+    settings = broker.settings()
+    ensure_topic(settings, "test")
+    group = [message("order-1", padding=100_000) for _ in range(12)]
+
+    with delivering(settings) as producer:
+        results = producer.deliver(group)
+
+    assert results == [Published(partition_of(b"order-1"), offset) for offset in range(12)]
+    assert _event_ids(settings) == [one.event_id for one in group]
+
+
+def test_a_connection_that_was_closed_while_nothing_was_sent_costs_no_event(broker: Broker) -> None:
+    """A broker closes idle connections, and all of them when it restarts: the next send must not be lost to one."""
+    settings = broker.settings()
+    ensure_topic(settings, "test")
+
+    with delivering(settings) as producer:
+        assert isinstance(producer.deliver([message("order-1")])[0], Published)
+        _close_connections(producer)
+        results = producer.deliver([message("order-1")])
+
+    assert isinstance(results[0], Published), "no retry was needed"
+
+
+def test_metadata_that_are_asked_for_anew_do_not_disturb_a_send(broker: Broker) -> None:
+    settings = broker.settings()
+    ensure_topic(settings, "test")
+
+    with delivering(settings) as producer:
+        assert isinstance(producer.deliver([message("order-1")])[0], Published)
+        client = producer._client
+        assert client is not None
+        for _ in range(20):
+            client.cluster.request_update()
+            assert isinstance(producer.deliver([message("order-1")])[0], Published)
+        assert producer._client is client, "it was not dropped"
+
+
+def test_sends_to_a_frozen_broker_take_no_cpu_and_leave_nothing_behind(broker: Broker, figures: Figures) -> None:
+    settings = broker.settings(publish_attempt_timeout_s=0.5)
+    ensure_topic(settings, "test")
+    with delivering(settings) as producer:
+        gc.collect()
+        threads, descriptors = set(threading.enumerate()), psutil.Process().num_fds()
+        assert isinstance(producer.deliver([message("order-1")])[0], Published)
+        with frozen(broker.pid):
+            began, cpu = time.monotonic(), time.process_time()
+            # More than the sockets' buffers hold, so that some of it stays in the client.
+            group = [message(f"order-{number}", padding=400_000) for number in range(20)]
+            for _ in range(6):
+                assert not any(isinstance(result, Published) for result in producer.deliver(group))
+            took_s, cpu_s = time.monotonic() - began, time.process_time() - cpu
+        assert set(threading.enumerate()) == threads
+        producer.drop()
+        gc.collect()
+        assert psutil.Process().num_fds() <= descriptors
+
+    figures("6 sends to a frozen broker", took_s=took_s, cpu_share=cpu_s / took_s)
+    assert took_s < 6 * settings.publish_attempt_timeout_s + 1
+    assert cpu_s < took_s / 4
+
+
+def _close_connections(producer: Producer) -> None:
+    """End them as a broker would: what is read next is their end."""
+    client = producer._client
+    assert client is not None
+    sockets = [connection.transport._sock for connection in client._manager._conns.values()]
+    assert sockets
+    for sock in sockets:
+        sock.shutdown(socket.SHUT_RD)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Batches, read by ours and by kafka-python's reader: the same records, and more of them where one is damaged."""
+"""Batches as kafka-python writes and reads them: ours are the same bytes, and more is read where one is damaged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from orderflow import headers
-from orderflow.broker import batches
-from orderflow.broker.batches import RecordReader
+from orderflow.broker import Message, batches
+from orderflow.broker.batches import RecordReader, encode_batch
 from tests.support.messages import NotUtf8
 
 if TYPE_CHECKING:
@@ -46,6 +46,39 @@ def read(data: bytes, fetch_offset: int = 0, reader: type = RecordReader) -> Any
 
 def taken(data: bytes, fetch_offset: int = 0) -> list[Record]:
     return list(read(data, fetch_offset).take())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.binary(max_size=100),
+            st.binary(max_size=300) | st.integers(4_000, 20_000).map(bytes),
+            st.lists(st.tuples(st.text(max_size=80), st.binary(max_size=200)), max_size=9),
+        ),
+        min_size=1,
+        max_size=140,
+    )
+)
+def test_it_writes_what_kafka_python_writes(records: list[tuple[bytes, bytes, list[tuple[str, bytes]]]]) -> None:
+    """Byte for byte, but for the leader's epoch, which is the broker's to set: -1, as Kafka's own producer says."""
+    messages = [Message(key, value, tuple(pairs), "o", "e") for key, value, pairs in records]
+    builder = MemoryRecordsBuilder(2, 0, 1 << 24)
+    for key, value, pairs in records:
+        builder.append(timestamp=1_700_000_000_000, key=key, value=value, headers=pairs)
+    builder.close()
+
+    ours, theirs = encode_batch(messages, 1_700_000_000_000), bytes(builder.buffer())
+
+    assert ours[:12] + ours[16:] == theirs[:12] + theirs[16:]
+    assert ours[12:16] == struct.pack(">i", -1)
+
+
+@given(st.integers(0, 2**62))
+def test_a_varint_is_read_as_it_was_written(number: int) -> None:
+    """At each length, and where the looked-up ones end."""
+    for one in (number, number % 10_000, 4_095, 4_096):
+        written = headers.to_varint(one)
+        assert headers.varint(written, 0) == (one, len(written))
 
 
 @given(made, st.sampled_from(list(CODECS)))
