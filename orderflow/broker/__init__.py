@@ -1,7 +1,7 @@
 """Kafka, as orderflow uses it. The only package that imports kafka-python.
 
 `topic` makes sure of the topic, `publisher` writes to it, `subscription` reads from it. Why each client option is
-set is in docs/adr/0002-producer-settings.md and docs/adr/0003-offsets-in-the-store.md.
+set is in docs/adr/0003-offsets-in-the-store.md and docs/adr/0009-own-produce-requests.md.
 """
 
 from orderflow.broker.clients import reachable

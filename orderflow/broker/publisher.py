@@ -3,8 +3,7 @@
 The first waiting caller leads: it takes what waits, sends it as one group, waits for all of it, makes the next
 caller leader and wakes its followers. Handing over between threads costs more than sending, so a group pays.
 
-A send that fails is retried with exponential backoff (`RetryPolicy`), by the leader for the whole group. The producer
-is dropped after a failed delivery and built anew: one that lost a request does not always recover.
+A send that fails is retried with exponential backoff (`RetryPolicy`), by the leader for the whole group.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.net.compat import KafkaNetClient
 from kafka.partitioner.default import murmur2
 
@@ -118,6 +118,9 @@ def _create(admin: KafkaAdminClient, settings: Settings) -> None:
     }
     with suppress(kafka_errors.TopicAlreadyExistsError):  # Another process was quicker.
         admin.create_topics({settings.topic: wanted}, wait_for_metadata=True)
+    # Metadata name leaders a moment before they lead; this asks until they do.
+    partitions = (TopicPartition(settings.topic, number) for number in range(PARTITIONS))
+    admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
 
 
 def _verify(admin: KafkaAdminClient, topic: Topic) -> None:
