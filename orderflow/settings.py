@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     cart_port: Port = 5000
     order_port: Port = 5001
-    cart_threads: Annotated[int, Meta(ge=4, le=2_048)] = 256
+    cart_threads: Annotated[int, Meta(ge=4, le=2_048)] = 320
     order_threads: Annotated[int, Meta(ge=2, le=512)] = 8
     order_cpu: Annotated[int, Meta(ge=-1, le=4095)] = 1
     http_backpressure: Annotated[int, Meta(ge=8, le=10_000)] = 512
@@ -74,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     publish_retry_jitter_s: Annotated[float, Meta(ge=0, le=60)] = 0.1
     publish_deadline_s: Seconds = 10.0
     publish_group_max: Annotated[int, Meta(ge=1, le=10_000)] = 128
-    publish_waiting_max: Count = 48
+    publish_waiting_max: Count = 128
 
     # Consuming.
     poll_timeout_s: Seconds = 0.5
