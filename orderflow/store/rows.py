@@ -42,7 +42,7 @@ class SkippedRow(NamedTuple):
 
 
 class OrderRow(NamedTuple):
-    """An order as it was created; the columns of the table but ``arrival``."""
+    """An order; the columns of the table but ``arrival``."""
 
     order_id: str
     customer_id: str
@@ -57,9 +57,13 @@ class OrderRow(NamedTuple):
     last_offset: int
     updated_at: int
 
+    def with_status(self, status: str, epoch: int, partition: int, offset: int, updated_at: int) -> OrderRow:
+        """Give the order with the status that the event at a place sets."""
+        return OrderRow(*self[:-5], status, epoch, partition, offset, updated_at)
+
 
 class StatusRow(NamedTuple):
-    """A status that was set, the event that set it, and the order."""
+    """A status that was set, the event that set it, and the order, which an earlier batch created."""
 
     status: str
     last_epoch: int
@@ -86,6 +90,6 @@ class Batch:
 
     history: list[HistoryRow] = field(default_factory=list)
     skipped: list[SkippedRow] = field(default_factory=list)
-    created: list[OrderRow] = field(default_factory=list)
+    created: dict[str, OrderRow] = field(default_factory=dict)
     statuses: dict[str, StatusRow] = field(default_factory=dict)
     positions: dict[int, PositionRow] = field(default_factory=dict)

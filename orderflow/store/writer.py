@@ -90,7 +90,7 @@ class Writer:
         with immediate(self._connection):
             self._insert("history", HistoryRow._fields, batch.history)
             self._insert("skipped_messages", SkippedRow._fields, batch.skipped)
-            self._insert("orders", OrderRow._fields, batch.created)
+            self._insert("orders", OrderRow._fields, list(batch.created.values()))
             self._connection.executemany(_SET_STATUS, batch.statuses.values())
             self._connection.executemany(_SET_POSITION, batch.positions.values())
         self._bound_wal()

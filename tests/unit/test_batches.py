@@ -18,12 +18,11 @@ from kafka.record.util import calc_crc32c
 from orderflow import headers
 from orderflow.broker import Message, batches
 from orderflow.broker.batches import RecordReader, encode_batch
+from orderflow.records import Record
 from tests.support.messages import NotUtf8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from orderflow.records import Record
 
 Made = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -201,3 +200,17 @@ def test_the_first_header_of_a_name_counts() -> None:
     assert record.traceparent is None
     (record,) = taken(batch_of([(b"k", b"v", [("traceparent", None)])]))
     assert record.traceparent is None
+
+
+@given(
+    st.binary(min_size=55, max_size=55)
+    | st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", fullmatch=True).map(str.encode),
+    st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=20)), max_size=70),
+)
+def test_a_trace_context_in_front_is_found_as_any_other_is(value: bytes, others: list[tuple[str, bytes]]) -> None:
+    """Its place is known without reading, however many headers there are and whatever they hold."""
+    written = headers.to_bytes([("traceparent", value), *others])
+    record = Record(0, 0, b"k", b"v", written, 0)
+
+    assert record.traceparent == (value.decode() if value.isascii() else None) == headers.first(written, b"traceparent")
+    assert record.headers == [("traceparent", value), *others]

@@ -166,13 +166,13 @@ class Projection:
         place = (self._epoch, record.partition, record.offset, record.logged_at)
         if isinstance(event, OrderCreated):
             order = event.order
-            batch.created.append(
-                OrderRow(
-                    order.order_id, order.customer_id, events.wire_time(order.order_date).decode(),
-                    order.currency, JSON_ENCODER.encode(order.items).decode(), _minor(order.total_amount),
-                    _minor(order.shipping_cost), order.status, *place,
-                )
+            batch.created[order.order_id] = OrderRow(
+                order.order_id, order.customer_id, events.wire_time(order.order_date).decode(),
+                order.currency, JSON_ENCODER.encode(order.items).decode(), _minor(order.total_amount),
+                _minor(order.shipping_cost), order.status, *place,
             )  # fmt: skip
+        elif (created := batch.created.get(event.order_id)) is not None:  # One row says both.
+            batch.created[event.order_id] = created.with_status(event.status, *place)
         else:
             batch.statuses[event.order_id] = StatusRow(event.status, *place, event.order_id)
 
