@@ -184,7 +184,10 @@ def stop_with_supervisor() -> None:
 
 
 def bind_thread(cpu: int) -> bool:
-    """Bind this thread, and those it begins, to one CPU: the ``cpu``-th of those it may use. False: not permitted."""
+    """Bind this thread, and those it begins, to one CPU, where none of them interrupts another.
+
+    It is the ``cpu``-th of those that this thread may use. False: something of it is not permitted.
+    """
     try:
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {allowed[cpu % len(allowed)]})

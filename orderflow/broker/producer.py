@@ -16,22 +16,22 @@ from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 
 from orderflow.broker.clients import milliseconds, shared_options
-from orderflow.broker.requests import Batch, gather, produce_request, settle
+from orderflow.broker.requests import gather, produce_request, settle
 from orderflow.errors import Unacknowledged, Unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from kafka.future import Future
 
     from orderflow.broker.messages import Message
-    from orderflow.broker.requests import Result
+    from orderflow.broker.requests import Batch, Result
     from orderflow.settings import Settings
 
 #: What metadata say of a partition that has no leader just now.
 NO_LEADER = -1
 
-#: How long a wait for metadata or a connection may sleep before it looks again: some changes wake nobody.
+#: How long a wait may sleep before it looks again: the end of a pause between two connects wakes nobody.
 LOOK_AGAIN_S = 0.05
 
 
@@ -48,17 +48,18 @@ class Producer:
     def deliver(self, messages: Sequence[Message]) -> list[Result]:
         """Send the messages together and wait for all; one result for each, in their order.
 
-        Takes at most the attempt's timeout. Never raises for Kafka.
+        Takes at most the attempt's timeout, and what the system takes to resolve the name of a broker that is given by
+        its name. Never raises for Kafka.
         """
         until = time.monotonic() + self._timeout_s
         results: list[Result] = [Unsent("Kafka did not take what was to be sent before it.")] * len(messages)
         try:
             for batches in gather(messages):
-                settled = self._settle(batches, until)
+                settled = list(self._settle(batches, until))
                 for batch in settled:
                     for index, result in batch.results():
                         results[index] = result
-                if any(isinstance(batch.result, (Unsent, Unacknowledged)) for batch in settled):
+                if any(batch.failed for batch in settled):
                     self.drop()  # A client that lost a request does not always recover.
                     break
         except BaseException:
@@ -69,31 +70,48 @@ class Producer:
     def drop(self) -> None:
         """Close the connections; the next delivery makes others. What was not written yet will never be."""
         client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        if client is None:
+            return
+        # Closed in good order, a connection first writes what it still has.
+        for connection in list(client._manager._conns.values()):  # noqa: SLF001 (the client has no other way)
+            connection.close(kafka_errors.KafkaConnectionError("dropped"))
+        client.close()
 
-    def _settle(self, batches: list[Batch], until: float) -> list[Batch]:
-        """Exchange the batches; what was refused for one bad record is sent again, record by record."""
+    def _settle(self, batches: list[Batch], until: float) -> Iterator[Batch]:
+        """Exchange the batches; one that was refused, perhaps for one bad record, is sent again record by record."""
         self._exchange(batches, until)
-        settled = [batch for batch in batches if not batch.spoiled]
-        for spoiled in (batch for batch in batches if batch.spoiled):
-            for single in spoiled.one_by_one():
-                self._exchange([single], until)
-                settled.append(single)
-        return settled
+        for batch in batches:
+            if batch.spoiled:
+                yield from self._settle_one_by_one(batch, until)
+            else:
+                yield batch
+
+    def _settle_one_by_one(self, spoiled: Batch, until: float) -> Iterator[Batch]:
+        for batch in spoiled.one_by_one():
+            self._exchange([batch], until)
+            yield batch
+            if batch.failed:
+                break  # The others stay unsent: none may overtake it.
 
     def _exchange(self, batches: list[Batch], until: float) -> None:
         """Send each leader its batches in one request, and take note of the answers."""
         client = self._client or self._connect()
         client.poll(timeout_ms=0)  # Notices a connection that was closed meanwhile, before a request is lost to it.
-        sent: list[tuple[list[Batch], Future]] = []
-        for leader, ours in self._by_leader(client, batches, until):
-            try:
-                sent.append((ours, self._send(client, leader, ours, until)))
-            except kafka_errors.KafkaError as error:
-                for batch in ours:
-                    batch.fail(error, appended=False)
-        for ours, answer in sent:
+        waiting = self._by_leader(client, batches, until)
+        answers: list[tuple[list[Batch], Future]] = []
+        # Whoever is ready is sent to: a leader that is away holds up no other.
+        while waiting and time.monotonic() < until:
+            for leader, ours in list(waiting.items()):
+                try:
+                    if client.ready(leader):  # and begins to connect when it is not
+                        answers.append((ours, self._send(client, leader, waiting.pop(leader))))
+                except kafka_errors.KafkaError as error:
+                    waiting.pop(leader, None)
+                    for batch in ours:
+                        batch.fail(error, appended=False)
+            if waiting:
+                _poll(client, until)
+        for ours, answer in answers:
             _take_note(client, ours, answer, until)
 
     def _connect(self) -> KafkaNetClient:
@@ -101,45 +119,43 @@ class Producer:
         self._client = client = KafkaNetClient(**self._options)
         client.cluster.config["allow_auto_create_topics"] = False  # It passes no option on to it.
         client.cluster.add_topic(self._topic)
-        client.cluster.start_refresh_loop()
         return client
 
-    def _by_leader(self, client: KafkaNetClient, batches: list[Batch], until: float) -> list[tuple[int, list[Batch]]]:
+    def _by_leader(self, client: KafkaNetClient, batches: list[Batch], until: float) -> dict[int, list[Batch]]:
         """Tell the leaders of the batches. One without a leader is left unsent."""
+        cluster = client.cluster
+        while cluster.partitions_for_topic(self._topic) is None and time.monotonic() < until:
+            _poll(client, until)
+            if self._topic in cluster.unauthorized_topics:
+                for batch in batches:
+                    batch.fail(kafka_errors.TopicAuthorizationFailedError(self._topic), appended=False)
+                return {}
         by_leader: dict[int, list[Batch]] = {}
-        if _wait(client, lambda: client.cluster.partitions_for_topic(self._topic) is not None, until):
-            for batch in batches:
-                leader = client.cluster.leader_for_partition(TopicPartition(self._topic, batch.partition))
-                if leader is None or leader == NO_LEADER:
-                    batch.fail(kafka_errors.LeaderNotAvailableError(f"partition {batch.partition}"), appended=False)
-                else:
-                    by_leader.setdefault(leader, []).append(batch)
-        # The connected ones first: a broker that is away holds up nobody else.
-        return sorted(by_leader.items(), key=lambda leads: not client.is_ready(leads[0]))
+        for batch in batches:
+            leader = cluster.leader_for_partition(TopicPartition(self._topic, batch.partition))
+            if leader is None or leader == NO_LEADER:
+                batch.result = Unsent(f"Kafka names no leader of partition {batch.partition} of {self._topic!r}.")
+            else:
+                by_leader.setdefault(leader, []).append(batch)
+        return by_leader
 
-    def _send(self, client: KafkaNetClient, leader: int, batches: list[Batch], until: float) -> Future:
+    def _send(self, client: KafkaNetClient, leader: int, batches: list[Batch]) -> Future:
         """Hand a request to the connection of a leader.
 
         Raises:
             KafkaError: it was not handed over, and never will be.
 
         """
-        if not _wait(client, lambda: client.ready(leader), until):
-            raise kafka_errors.KafkaTimeoutError(f"Kafka's node {leader} did not take a connection in time.")
         answer = client.send(leader, produce_request(self._topic, batches, self._timeout_ms))
         if answer.exception is not None:  # Nothing is written before the next poll.
             raise answer.exception
         return answer
 
 
-def _wait(client: KafkaNetClient, condition: Callable[[], bool], until: float) -> bool:
-    """Drive the client until the condition holds; False when it does not in time."""
-    while not condition():
-        left_s = until - time.monotonic()
-        if left_s <= 0:
-            return False
-        client.poll(timeout_ms=milliseconds(min(left_s, LOOK_AGAIN_S)))
-    return True
+def _poll(client: KafkaNetClient, until: float) -> None:
+    """Drive the client until something happens, for a moment at most."""
+    left_s = max(0.0, until - time.monotonic())
+    client.poll(timeout_ms=milliseconds(min(left_s, LOOK_AGAIN_S)))
 
 
 def _take_note(client: KafkaNetClient, batches: list[Batch], answer: Future, until: float) -> None:

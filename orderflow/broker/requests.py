@@ -36,26 +36,20 @@ FINAL = (
     kafka_errors.InvalidTopicError,
     kafka_errors.PolicyViolationError,
     kafka_errors.AuthorizationError,
-    kafka_errors.SaslAuthenticationFailedError,
 )
 
-#: The broker answers these before it appends anything, so the record is not on the topic.
-NOT_APPENDED = (
-    kafka_errors.NotLeaderForPartitionError,
-    kafka_errors.LeaderNotAvailableError,
-    kafka_errors.UnknownTopicOrPartitionError,
-    kafka_errors.NotEnoughReplicasError,
-    kafka_errors.FencedLeaderEpochError,
-)
+#: The broker answers this only before it appends. "Not the leader" is no such answer: with acks=all it is also what a
+#: leader says that lost its place while it waited for the replicas of what it had appended.
+NOT_APPENDED = kafka_errors.NotEnoughReplicasError
 
 #: All replicas in sync have it before the broker answers.
 ACKS_ALL = -1
 
-#: Later versions of the request name the topic by its id.
 VERSION = 9
 
-#: Values beyond this go into the next request: a broker takes 1 MiB a batch, unless it is told otherwise.
-REQUEST_MAX_BYTES = 512 * 1024
+#: Values beyond this go into the next request. A broker takes 1 MiB a batch, unless it is told otherwise; and
+#: kafka-python keeps a buffer of the largest request for each thread that ever sent one.
+REQUEST_MAX_BYTES = 128 * 1024
 
 
 class Batch:
@@ -67,8 +61,13 @@ class Batch:
         self.partition = partition
         self.messages = list(messages)
         self.indexes = list(indexes)  # of the messages in their group
-        self.result: Result = Unsent("Kafka was not reached in time.")  # of the first message
+        self.result: Result = Unsent("Kafka was not reached in time.")  # where Published: the first message's place
         self.spoiled = False  # refused as a whole, perhaps for one of its records
+
+    @property
+    def failed(self) -> bool:
+        """Whether another attempt may change what came of it."""
+        return isinstance(self.result, (Unsent, Unacknowledged))
 
     def results(self) -> Iterator[tuple[int, Result]]:
         """Yield the index of each message, and what came of it."""

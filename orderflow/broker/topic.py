@@ -63,6 +63,7 @@ def ensure_topic(settings: Settings, client_id: str) -> Topic:
             if found is None:
                 raise BrokerError(f"The topic {settings.topic!r} was created, but is not there yet.")
             _verify(admin, found)
+            _wait_for_leaders(admin, found)
             return found
     except kafka_errors.KafkaError as error:
         raise BrokerError(f"Kafka at {settings.kafka_bootstrap_servers} did not answer: {error}") from error
@@ -118,9 +119,6 @@ def _create(admin: KafkaAdminClient, settings: Settings) -> None:
     }
     with suppress(kafka_errors.TopicAlreadyExistsError):  # Another process was quicker.
         admin.create_topics({settings.topic: wanted}, wait_for_metadata=True)
-    # Metadata name leaders a moment before they lead; this asks until they do.
-    partitions = (TopicPartition(settings.topic, number) for number in range(PARTITIONS))
-    admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
 
 
 def _verify(admin: KafkaAdminClient, topic: Topic) -> None:
@@ -138,3 +136,10 @@ def _verify(admin: KafkaAdminClient, topic: Topic) -> None:
                 f"The topic {topic.name!r} has {name}={found}, and orderflow needs {name}={wanted}; set it with "
                 f"kafka-configs.sh --alter --topic {topic.name} --add-config {name}={wanted}"
             )
+
+
+def _wait_for_leaders(admin: KafkaAdminClient, topic: Topic) -> None:
+    """Ask the leaders until they lead: for a moment metadata name those of a new topic before they do."""
+    partitions = (TopicPartition(topic.name, number) for number in range(topic.partitions))
+    with suppress(kafka_errors.KafkaError):  # A partition without a leader is no reason to refuse the others.
+        admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import socket
 import threading
@@ -19,8 +18,9 @@ import pytest
 from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown, ensure_topic, partition_of
 from orderflow.broker.producer import Producer
 from orderflow.broker.topic import CONFIG, PARTITIONS
-from orderflow.errors import Rejected, Unsent
+from orderflow.errors import Rejected, Unacknowledged, Unsent
 from orderflow.stack import free_ports
+from tests.support.broker import Broker
 from tests.support.messages import admin, message
 from tests.support.topic import read_topic
 from tests.support.waiting import frozen, until
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from orderflow.broker.requests import Result
     from orderflow.settings import Settings
     from tests.conftest import Figures
-    from tests.support.broker import Broker
 
 SHORT = {"publish_attempt_timeout_s": 0.5, "publish_deadline_s": 1.5, "publish_retry_first_delay_s": 0.05}
 
@@ -46,6 +45,21 @@ def publishing(settings: Settings, producer: Producer | None = None) -> Iterator
         yield Publisher(settings, producer)
     finally:
         producer.drop()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster of two nodes; the first is asked first."""
+
+    broker: Broker
+    second_pid: int
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with Broker.start(folder) as broker, broker.joined_by(folder) as second_pid:
+        yield Cluster(broker, second_pid)
 
 
 @contextmanager
@@ -141,7 +155,7 @@ def test_what_is_too_large_is_refused_for_good_and_its_neighbours_are_published(
         new = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": CONFIG | limit}
         client.create_topics({settings.topic: new}, wait_for_metadata=True)
     ensure_topic(settings, "test")
-    # More than the broker takes; more than the client sends at all.
+    # More than the topic takes; more than any topic takes that says nothing itself.
     large = [message("order-large", padding=8_000), message("order-huge", padding=2_000_000)]
     small = [message(f"order-{number}") for number in range(10)]
 
@@ -208,29 +222,78 @@ def test_metadata_that_are_asked_for_anew_do_not_disturb_a_send(broker: Broker) 
         assert isinstance(producer.deliver([message("order-1")])[0], Published)
         client = producer._client
         assert client is not None
+        client.cluster.config["retry_backoff_ms"] = 0  # They would be asked for again after 0.1 s only.
+        refreshed = set()
         for _ in range(20):
             client.cluster.request_update()
             assert isinstance(producer.deliver([message("order-1")])[0], Published)
+            refreshed.add(client.cluster._last_successful_refresh_ms)
+        assert len(refreshed) > 10, "they came while events were sent"
         assert producer._client is client, "it was not dropped"
+
+
+def test_a_topic_that_is_not_there_leaves_an_event_unsent(broker: Broker) -> None:
+    """It is not made, either: with the settings of a broker's default it would be another one."""
+    settings = broker.settings(publish_attempt_timeout_s=0.5)
+
+    with delivering(settings) as producer:
+        (result,) = producer.deliver([message("order-1")])
+
+    assert isinstance(result, Unsent)
+    assert settings.topic in str(result)
+    with admin(settings) as client:
+        assert settings.topic not in client.list_topics()
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["connected anew", "connected"])
+def test_a_node_that_hangs_holds_up_no_other_nodes_events(
+    cluster: Cluster, figures: Figures, *, connected: bool
+) -> None:
+    settings = cluster.broker.settings(publish_attempt_timeout_s=1.0)
+    with admin(settings) as client:
+        # The first messages are for the node that will hang.
+        leaders = {number: 1 + (number < PARTITIONS / 2) for number in range(PARTITIONS)}
+        new = {"assignments": {number: [leader] for number, leader in leaders.items()}, "configs": CONFIG}
+        client.create_topics({settings.topic: new}, wait_for_metadata=True)
+    ensure_topic(settings, "test")
+    keys = sorted({partition_of(b"order-%d" % number): f"order-{number}" for number in range(99)}.items())
+    group = [message(key) for _, key in keys]
+
+    with delivering(settings) as producer:
+        if connected:
+            assert all(isinstance(result, Published) for result in producer.deliver(group))
+        with frozen(cluster.second_pid):
+            began = time.monotonic()
+            results = producer.deliver(group)
+            took_s = time.monotonic() - began
+        half = PARTITIONS // 2
+        told = {type(result) for result in results[:half]}
+        assert told == {Unacknowledged if connected else Unsent}
+        assert all(isinstance(result, Published) for result in results[half:])
+        assert took_s < settings.publish_attempt_timeout_s + 0.2
+        until(lambda: all(isinstance(r, Published) for r in producer.deliver(group)), "it goes on", within_s=10)
+    figures("one node of two hangs", connected=connected, took_s=took_s)
+    if not connected:
+        on_topic = _event_ids(settings)
+        assert [on_topic.count(one.event_id) for one in group[:half]] == [1] * half
 
 
 def test_sends_to_a_frozen_broker_take_no_cpu_and_leave_nothing_behind(broker: Broker, figures: Figures) -> None:
     settings = broker.settings(publish_attempt_timeout_s=0.5)
     ensure_topic(settings, "test")
     with delivering(settings) as producer:
-        gc.collect()
         threads, descriptors = set(threading.enumerate()), psutil.Process().num_fds()
         assert isinstance(producer.deliver([message("order-1")])[0], Published)
         with frozen(broker.pid):
             began, cpu = time.monotonic(), time.process_time()
             # More than the sockets' buffers hold, so that some of it stays in the client.
-            group = [message(f"order-{number}", padding=400_000) for number in range(20)]
-            for _ in range(6):
-                assert not any(isinstance(result, Published) for result in producer.deliver(group))
+            group = [message("order-1", padding=12_000_000)]
+            assert isinstance(producer.deliver(group)[0], Unacknowledged)
+            for _ in range(5):
+                assert isinstance(producer.deliver(group)[0], Unsent)
             took_s, cpu_s = time.monotonic() - began, time.process_time() - cpu
         assert set(threading.enumerate()) == threads
         producer.drop()
-        gc.collect()
         assert psutil.Process().num_fds() <= descriptors
 
     figures("6 sends to a frozen broker", took_s=took_s, cpu_share=cpu_s / took_s)

@@ -8,6 +8,7 @@ import struct
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from orderflow.settings import Settings, inherited
@@ -16,7 +17,6 @@ from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 START_TIMEOUT_S = 60.0
 
@@ -56,6 +56,35 @@ class Broker:
             until(lambda: process.poll() is not None or answers(port), "the broker answers", START_TIMEOUT_S, 0.1)
             assert process.poll() is None, (folder / "kafka.log").read_text(encoding="utf-8")[-2_000:]
             yield cls(port, controller_port, folder, process.pid)
+        finally:
+            process.kill()
+            process.wait(timeout=30)
+
+    @contextmanager
+    def joined_by(self, folder: Path) -> Iterator[int]:
+        """Run a second node, number 2, of the same cluster; give its pid. It is a broker only."""
+        (port,) = free_ports(1)
+        home = Path(project_file("deploy/kafka/server.properties")).parent
+        properties = folder / "second.properties"
+        properties.write_text(
+            (home / "server.properties").read_text(encoding="utf-8")
+            + f"\nprocess.roles=broker\nnode.id=2\nlog.dirs={folder / 'second'}\n"
+            + f"listeners=PLAINTEXT://127.0.0.1:{port}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n"
+            + f"controller.quorum.bootstrap.servers=127.0.0.1:{self.controller_port}\n",
+            encoding="utf-8",
+        )
+        meta = (self.folder / "kafka/data/meta.properties").read_text(encoding="utf-8")
+        (cluster_id,) = (line.removeprefix("cluster.id=") for line in meta.split() if line.startswith("cluster.id="))
+        java = ["java", f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}", "-cp", f"{home}/libs/*"]
+        storage = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+        subprocess.run([*java, *storage], check=True, capture_output=True)
+        with (folder / "second.log").open("wb") as log:
+            node = [*java, "-Xmx256m", "kafka.Kafka", str(properties)]
+            process = subprocess.Popen(node, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            until(lambda: process.poll() is not None or answers(port), "the second node answers", START_TIMEOUT_S, 0.1)
+            assert process.poll() is None, (folder / "second.log").read_text(encoding="utf-8")[-2_000:]
+            yield process.pid
         finally:
             process.kill()
             process.wait(timeout=30)

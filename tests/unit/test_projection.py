@@ -18,7 +18,7 @@ from orderflow.headers import NO_HEADERS
 from orderflow.process import Heartbeat, StopFlag
 from orderflow.records import Anchor, Position, Record, UnreadableRecord
 from orderflow.settings import Settings
-from orderflow.store.rows import Batch
+from orderflow.store.rows import Batch, OrderRow
 from orderflow.store.writer import ROWS_AT_ONCE, Writer
 
 TOPIC = Topic("order_events", "topic-id", 6)
@@ -62,10 +62,13 @@ def apply(writer: Writer, batches: list[list[Record]]) -> None:
 
 def dump(writer: Writer) -> dict[str, list[tuple[object, ...]]]:
     """Everything but the order of arrival."""
-    columns = {"history": "*", "skipped_messages": "*", "positions": "*"}
-    columns["orders"] = "order_id, customer_id, total_minor, shipping_minor, status, last_offset"
+    columns = {"history": "*", "skipped_messages": "*", "positions": "*", "orders": ", ".join(OrderRow._fields)}
     query = writer._connection.execute
     return {table: sorted(query(f"SELECT {c} FROM {table}").fetchall(), key=repr) for table, c in columns.items()}
+
+
+def orders(writer: Writer) -> list[OrderRow]:
+    return [OrderRow._make(row) for row in dump(writer)["orders"]]
 
 
 def log_of(values: list[tuple[bytes, bytes | None]]) -> list[Record]:
@@ -74,7 +77,7 @@ def log_of(values: list[tuple[bytes, bytes | None]]) -> list[Record]:
     records = []
     for key, value in values:
         partition = partition_of(key)
-        records.append(Record(partition, ends[partition], key, value, NO_HEADERS, 1_700_000_000_000))
+        records.append(Record(partition, ends[partition], key, value, NO_HEADERS, 1_700_000_000_000 + len(records)))
         ends[partition] += 1
     return records
 
@@ -144,7 +147,7 @@ def test_the_orders_are_the_fold_of_their_first_events(
         elif order_id in expected:
             expected[order_id] = (expected[order_id][0], value["status"])
 
-    assert {(o, (c, s)) for o, c, _, _, s, _ in dump(writer)["orders"]} == set(expected.items())
+    assert {row.order_id: (row.customer_id, row.status) for row in orders(writer)} == expected
     writer.close()
 
 
@@ -162,7 +165,9 @@ def test_a_create_and_an_update_make_an_order(writer: Writer) -> None:
     """Amounts are minor units, shipping is 2 %, halves up."""
     apply(writer, [log_of([(b"a", created("a", 1)), (b"a", changed("a", 2, "shipped"))])])
 
-    assert dump(writer)["orders"] == [("a", "c-1", 1025, 21, "shipped", 1)]
+    (order,) = orders(writer)
+    assert (order.order_id, order.customer_id, order.total_minor, order.shipping_minor) == ("a", "c-1", 1025, 21)
+    assert (order.status, order.last_offset, order.updated_at) == ("shipped", 1, 1_700_000_000_001)
 
 
 def test_each_business_error_is_skipped_with_its_reason(writer: Writer) -> None:
@@ -272,7 +277,9 @@ def test_a_new_epoch_reads_from_the_start_and_applies_nothing_twice(writer: Writ
     writer.write(Projection(writer, "another-id", epoch).project(records).batch)
 
     assert [outcome for _, outcome, _ in outcomes(writer)] == ["applied", "applied", "duplicate", "duplicate"]
-    assert dump(writer)["orders"] == [("a", "c-1", 1025, 21, "shipped", 1)]
+    (order,) = orders(writer)
+    assert (order.order_id, order.customer_id, order.total_minor, order.shipping_minor) == ("a", "c-1", 1025, 21)
+    assert (order.status, order.last_offset, order.updated_at) == ("shipped", 1, 1_700_000_000_001)
 
 
 def test_an_unforeseen_error_keeps_its_trace(writer: Writer) -> None:

@@ -71,8 +71,9 @@ def test_each_message_is_where_its_batch_begins_and_as_far_behind() -> None:
 @pytest.mark.parametrize(
     ("error", "result"),
     [
-        (kafka_errors.NotLeaderForPartitionError, Unsent),
         (kafka_errors.NotEnoughReplicasError, Unsent),
+        (kafka_errors.NotLeaderForPartitionError, Unacknowledged),
+        (kafka_errors.UnknownTopicOrPartitionError, Unacknowledged),
         (kafka_errors.NotEnoughReplicasAfterAppendError, Unacknowledged),
         (kafka_errors.RequestTimedOutError, Unacknowledged),
         (kafka_errors.UnknownError, Unacknowledged),
