@@ -73,7 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     publish_retry_max_delay_s: Seconds = 2.0
     publish_retry_jitter_s: Annotated[float, Meta(ge=0, le=60)] = 0.1
     publish_deadline_s: Seconds = 10.0
-    publish_group_max: Annotated[int, Meta(ge=1, le=10_000)] = 128
+    publish_group_max: Annotated[int, Meta(ge=1, le=1_000)] = 128
     publish_waiting_max: Count = 128
 
     # Consuming.

@@ -1,7 +1,7 @@
 """Kafka, as orderflow uses it. The only package that imports kafka-python.
 
 `topic` makes sure of the topic, `publisher` writes to it, `subscription` reads from it. Why each client option is
-set is in docs/adr/0003-offsets-in-the-store.md and docs/adr/0009-own-produce-requests.md.
+set is in docs/adr, records 2 (publishing), 3 (reading) and 9 (the network client).
 """
 
 from orderflow.broker.clients import reachable
