@@ -97,7 +97,11 @@ class Producer:
         """Send each leader its batches in one request, and take note of the answers."""
         client = self._client or self._connect()
         client.poll(timeout_ms=0)  # Notices a connection that was closed meanwhile, before a request is lost to it.
-        waiting = self._by_leader(client, batches, until)
+        try:
+            waiting = self._by_leader(client, batches, until)
+        except kafka_errors.KafkaError as error:
+            _fail(batches, error)
+            return
         answers: list[tuple[list[Batch], Future]] = []
         # Whoever is ready is sent to: a leader that is away holds up no other.
         while waiting and time.monotonic() < until:
@@ -107,8 +111,7 @@ class Producer:
                         answers.append((ours, self._send(client, leader, waiting.pop(leader))))
                 except kafka_errors.KafkaError as error:
                     waiting.pop(leader, None)
-                    for batch in ours:
-                        batch.fail(error, appended=False)
+                    _fail(ours, error)
             if waiting:
                 _poll(client, until)
         for ours, answer in answers:
@@ -122,19 +125,24 @@ class Producer:
         return client
 
     def _by_leader(self, client: KafkaNetClient, batches: list[Batch], until: float) -> dict[int, list[Batch]]:
-        """Tell the leaders of the batches. One without a leader is left unsent."""
+        """Tell the leaders of the batches. One without a leader is left unsent.
+
+        Raises:
+            KafkaError: Kafka did not tell of the topic, or does not let us write to it.
+
+        """
         cluster = client.cluster
-        while cluster.partitions_for_topic(self._topic) is None and time.monotonic() < until:
-            _poll(client, until)
+        while cluster.partitions_for_topic(self._topic) is None:
             if self._topic in cluster.unauthorized_topics:
-                for batch in batches:
-                    batch.fail(kafka_errors.TopicAuthorizationFailedError(self._topic), appended=False)
-                return {}
+                raise kafka_errors.TopicAuthorizationFailedError(self._topic)
+            if time.monotonic() >= until:
+                raise kafka_errors.KafkaTimeoutError(f"Kafka did not tell of the topic {self._topic!r} in time.")
+            _poll(client, until)
         by_leader: dict[int, list[Batch]] = {}
         for batch in batches:
             leader = cluster.leader_for_partition(TopicPartition(self._topic, batch.partition))
             if leader is None or leader == NO_LEADER:
-                batch.result = Unsent(f"Kafka names no leader of partition {batch.partition} of {self._topic!r}.")
+                batch.result = Unsent(f"Partition {batch.partition} of the topic {self._topic!r} has no leader.")
             else:
                 by_leader.setdefault(leader, []).append(batch)
         return by_leader
@@ -150,6 +158,12 @@ class Producer:
         if answer.exception is not None:  # Nothing is written before the next poll.
             raise answer.exception
         return answer
+
+
+def _fail(batches: list[Batch], error: kafka_errors.KafkaError) -> None:
+    """Take note of an error that came before anything was handed over."""
+    for batch in batches:
+        batch.fail(error, appended=False)
 
 
 def _poll(client: KafkaNetClient, until: float) -> None:
