@@ -99,13 +99,11 @@ def _read(environ: dict[str, Any], limit: int) -> bytes:
         raise Problem(
             415, "json-required", f"The body's Content-Type must be application/json, not {media_type[:100]!r}."
         )
-    too_large = Problem(413, "body-too-large", f"The body is larger than {limit} bytes.")
     length = environ.get("CONTENT_LENGTH") or "0"
-    if length.isdigit() and int(length) > limit:
-        raise too_large
-    body: bytes = environ["wsgi.input"].read(limit + 1)
-    if len(body) > limit:
-        raise too_large
+    told = length.isdigit() and int(length) > limit
+    body: bytes = b"" if told else environ["wsgi.input"].read(limit + 1)
+    if told or len(body) > limit:
+        raise Problem(413, "body-too-large", f"The body is larger than {limit} bytes.")
     return body
 
 
