@@ -136,5 +136,6 @@ def settle(batches: Sequence[Batch], response: ProduceResponse) -> None:
         elif answer.error_code == kafka_errors.NoError.errno:
             batch.result = Published(batch.partition, answer.base_offset)
         else:
-            error = kafka_errors.for_code(answer.error_code)(answer.error_message)
+            said = (answer.error_message,) if answer.error_message else ()
+            error = kafka_errors.for_code(answer.error_code)(*said)
             batch.fail(error, appended=not isinstance(error, NOT_APPENDED))
