@@ -18,6 +18,7 @@ from orderflow.errors import NoSupervisor, SettingsError, StackError
 from orderflow.stack import CONF, PORT_RANGE, PORTS, Stack, free_ports, project_file
 from orderflow.status import ON_DEMAND
 from orderflow.supervise import SOCKET_PATH_MAX_BYTES, read_environment, write_environment
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
