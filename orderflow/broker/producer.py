@@ -40,6 +40,7 @@ class Producer:
 
     def __init__(self, settings: Settings, client_id: str = "cart-service") -> None:
         self._topic = settings.topic
+        self._bootstrap = settings.kafka_bootstrap_servers
         self._timeout_s = settings.publish_attempt_timeout_s
         self._timeout_ms = milliseconds(self._timeout_s)
         self._options = shared_options(settings, client_id) | {"request_timeout_ms": self._timeout_ms}
@@ -136,7 +137,8 @@ class Producer:
             if self._topic in cluster.unauthorized_topics:
                 raise kafka_errors.TopicAuthorizationFailedError(self._topic)
             if time.monotonic() >= until:
-                raise kafka_errors.KafkaTimeoutError(f"Kafka did not tell of the topic {self._topic!r} in time.")
+                what = f"knows of no topic {self._topic!r}" if cluster.brokers() else "was not reached in time"
+                raise kafka_errors.KafkaTimeoutError(f"Kafka at {self._bootstrap} {what}.")
             _poll(client, until)
         by_leader: dict[int, list[Batch]] = {}
         for batch in batches:
