@@ -75,6 +75,16 @@ def test_all_are_published_and_no_group_holds_two_events_of_one_order() -> None:
     assert sum(len(group) for group in producer.groups) == 40
 
 
+def test_a_hundred_callers_at_once_are_all_taken() -> None:
+    """With the settings as they come, while the first group is on its way for long."""
+    producer = ScriptedProducer(delay_s=0.3)
+
+    outcomes = in_threads(publisher(producer), [message(f"o{i}") for i in range(100)])
+
+    assert all(isinstance(outcome, Published) for outcome in outcomes)
+    assert len(producer.groups) < 5, "they waited together"
+
+
 def test_callers_that_wait_share_a_group() -> None:
     """While one group is in flight the others gather: 33 callers need few groups."""
     producer = ScriptedProducer(delay_s=0.05)
