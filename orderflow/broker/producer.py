@@ -99,20 +99,22 @@ class Producer:
         client = self._client or self._connect()
         client.poll(timeout_ms=0)  # Notices a connection that was closed meanwhile, before a request is lost to it.
         try:
-            waiting = self._by_leader(client, batches, until)
+            self._wait_for_topic(client, until)
         except kafka_errors.KafkaError as error:
             _fail(batches, error)
             return
+        waiting = self._by_leader(client, batches)
         answers: list[tuple[list[Batch], Future]] = []
         # Whoever is ready is sent to: a leader that is away holds up no other.
         while waiting and time.monotonic() < until:
             for leader, ours in list(waiting.items()):
                 try:
-                    if client.ready(leader):  # and begins to connect when it is not
-                        answers.append((ours, self._send(client, leader, waiting.pop(leader))))
+                    if not client.ready(leader):  # It begins to connect.
+                        continue
+                    answers.append((ours, self._send(client, leader, ours)))
                 except kafka_errors.KafkaError as error:
-                    waiting.pop(leader, None)
                     _fail(ours, error)
+                del waiting[leader]
             if waiting:
                 _poll(client, until)
         for ours, answer in answers:
@@ -125,11 +127,11 @@ class Producer:
         client.cluster.add_topic(self._topic)
         return client
 
-    def _by_leader(self, client: KafkaNetClient, batches: list[Batch], until: float) -> dict[int, list[Batch]]:
-        """Tell the leaders of the batches. One without a leader is left unsent.
+    def _wait_for_topic(self, client: KafkaNetClient, until: float) -> None:
+        """Drive the client until Kafka has told of the topic.
 
         Raises:
-            KafkaError: Kafka did not tell of the topic, or does not let us write to it.
+            KafkaError: it did not, or does not let us write to it.
 
         """
         cluster = client.cluster
@@ -140,9 +142,12 @@ class Producer:
                 what = f"knows of no topic {self._topic!r}" if cluster.brokers() else "was not reached in time"
                 raise kafka_errors.KafkaTimeoutError(f"Kafka at {self._bootstrap} {what}.")
             _poll(client, until)
+
+    def _by_leader(self, client: KafkaNetClient, batches: list[Batch]) -> dict[int, list[Batch]]:
+        """Tell the leaders of the batches. One without a leader is left unsent."""
         by_leader: dict[int, list[Batch]] = {}
         for batch in batches:
-            leader = cluster.leader_for_partition(TopicPartition(self._topic, batch.partition))
+            leader = client.cluster.leader_for_partition(TopicPartition(self._topic, batch.partition))
             if leader is None or leader == NO_LEADER:
                 batch.result = Unsent(f"Partition {batch.partition} of the topic {self._topic!r} has no leader.")
             else:
@@ -168,15 +173,18 @@ def _fail(batches: list[Batch], error: kafka_errors.KafkaError) -> None:
         batch.fail(error, appended=False)
 
 
+def _left_s(until: float) -> float:
+    return max(0.0, until - time.monotonic())
+
+
 def _poll(client: KafkaNetClient, until: float) -> None:
     """Drive the client until something happens, for a moment at most."""
-    left_s = max(0.0, until - time.monotonic())
-    client.poll(timeout_ms=milliseconds(min(left_s, LOOK_AGAIN_S)))
+    client.poll(timeout_ms=milliseconds(min(_left_s(until), LOOK_AGAIN_S)))
 
 
 def _take_note(client: KafkaNetClient, batches: list[Batch], answer: Future, until: float) -> None:
     """Wait for a leader's answer, and take note of it, or of why there is none."""
-    client.poll(timeout_ms=milliseconds(max(0.0, until - time.monotonic())), future=answer)
+    client.poll(timeout_ms=milliseconds(_left_s(until)), future=answer)
     if answer.succeeded():
         settle(batches, answer.value)
         return

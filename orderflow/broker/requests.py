@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from orderflow.broker.messages import Message
 
-Failure = Unsent | Unacknowledged | Rejected
-Result = Published | Failure
+Result = Published | Unsent | Unacknowledged | Rejected
 
 #: Kafka refuses a record, and with it the batch that the record is in.
 SPOILS_BATCH = (
@@ -45,6 +44,7 @@ NOT_APPENDED = kafka_errors.NotEnoughReplicasError
 #: All replicas in sync have it before the broker answers.
 ACKS_ALL = -1
 
+#: Of the request: from 13 on it names the topic by its id.
 VERSION = 9
 
 #: Values beyond this go into the next request. A broker takes 1 MiB a batch, unless it is told otherwise; and

@@ -44,21 +44,9 @@ class Broker:
             kafka_controller_port=controller_port,
             kafka_bootstrap_servers=f"127.0.0.1:{port}",
         ).environ()
-        with (folder / "kafka.log").open("wb") as log:
-            process = subprocess.Popen(
-                [project_file("deploy/kafka/launch")],
-                env=inherited(settings=False) | environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            until(lambda: process.poll() is not None or answers(port), "the broker answers", START_TIMEOUT_S, 0.1)
-            assert process.poll() is None, (folder / "kafka.log").read_text(encoding="utf-8")[-2_000:]
-            yield cls(port, controller_port, folder, process.pid)
-        finally:
-            process.kill()
-            process.wait(timeout=30)
+        launch = [project_file("deploy/kafka/launch")]
+        with _running(launch, port, folder / "kafka.log", env=inherited(settings=False) | environ) as pid:
+            yield cls(port, controller_port, folder, pid)
 
     @contextmanager
     def joined_by(self, folder: Path) -> Iterator[int]:
@@ -78,16 +66,9 @@ class Broker:
         java = ["java", f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}", "-cp", f"{home}/libs/*"]
         storage = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
         subprocess.run([*java, *storage], check=True, capture_output=True)
-        with (folder / "second.log").open("wb") as log:
-            node = [*java, "-Xmx256m", "kafka.Kafka", str(properties)]
-            process = subprocess.Popen(node, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            until(lambda: process.poll() is not None or answers(port), "the second node answers", START_TIMEOUT_S, 0.1)
-            assert process.poll() is None, (folder / "second.log").read_text(encoding="utf-8")[-2_000:]
-            yield process.pid
-        finally:
-            process.kill()
-            process.wait(timeout=30)
+        node = [*java, "-Xmx256m", "kafka.Kafka", str(properties)]
+        with _running(node, port, folder / "second.log") as pid:
+            yield pid
 
     @property
     def bootstrap(self) -> str:
@@ -103,6 +84,20 @@ class Broker:
             "var_dir": str(self.folder / str(number)),
         }
         return Settings.from_env(Settings(**own | settings).environ())
+
+
+@contextmanager
+def _running(command: list[str], port: int, log: Path, env: dict[str, str] | None = None) -> Iterator[int]:
+    """Run a node until the end of the block, from the moment in which it answers; give its pid."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: process.poll() is not None or answers(port), "the broker answers", START_TIMEOUT_S, 0.1)
+        assert process.poll() is None, log.read_text(encoding="utf-8")[-2_000:]
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait(timeout=30)
 
 
 def answers(port: int) -> bool:

@@ -31,10 +31,10 @@ blobs = st.none() | st.binary(max_size=300)
 made = st.lists(st.tuples(blobs, blobs, st.lists(st.tuples(st.text(max_size=80), blobs), max_size=4)), min_size=1)
 
 
-def batch_of(records: Sequence[Made], codec: int = 0, offset: int = 0) -> bytes:
+def batch_of(records: Sequence[Any], codec: int = 0, offset: int = 0, step_ms: int = 1) -> bytes:
     builder = MemoryRecordsBuilder(2, codec, 1 << 24, offset=offset)
     for number, (key, value, pairs) in enumerate(records):
-        builder.append(timestamp=1_700_000_000_000 + number, key=key, value=value, headers=pairs)
+        builder.append(timestamp=1_700_000_000_000 + number * step_ms, key=key, value=value, headers=pairs)
     builder.close()
     return bytes(builder.buffer())
 
@@ -61,12 +61,8 @@ def taken(data: bytes, fetch_offset: int = 0) -> list[Record]:
 def test_it_writes_what_kafka_python_writes(records: list[tuple[bytes, bytes, list[tuple[str, bytes]]]]) -> None:
     """Byte for byte, but for the leader's epoch, which is the broker's to set: -1, as Kafka's own producer says."""
     messages = [Message(key, value, tuple(pairs), "o", "e") for key, value, pairs in records]
-    builder = MemoryRecordsBuilder(2, 0, 1 << 24)
-    for key, value, pairs in records:
-        builder.append(timestamp=1_700_000_000_000, key=key, value=value, headers=pairs)
-    builder.close()
 
-    ours, theirs = encode_batch(messages, 1_700_000_000_000), bytes(builder.buffer())
+    ours, theirs = encode_batch(messages, 1_700_000_000_000), batch_of(records, step_ms=0)
 
     assert ours[:12] + ours[16:] == theirs[:12] + theirs[16:]
     assert ours[12:16] == struct.pack(">i", -1)

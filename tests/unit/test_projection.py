@@ -71,6 +71,11 @@ def orders(writer: Writer) -> list[OrderRow]:
     return [OrderRow._make(row) for row in dump(writer)["orders"]]
 
 
+def told(row: OrderRow) -> tuple[object, ...]:
+    whose = (row.order_id, row.customer_id, row.total_minor, row.shipping_minor)
+    return (*whose, row.status, row.last_offset, row.updated_at)
+
+
 def log_of(values: list[tuple[bytes, bytes | None]]) -> list[Record]:
     """Lay (key, value) pairs on their partitions, as a broker would."""
     ends: dict[int, int] = defaultdict(int)
@@ -165,9 +170,7 @@ def test_a_create_and_an_update_make_an_order(writer: Writer) -> None:
     """Amounts are minor units, shipping is 2 %, halves up."""
     apply(writer, [log_of([(b"a", created("a", 1)), (b"a", changed("a", 2, "shipped"))])])
 
-    (order,) = orders(writer)
-    assert (order.order_id, order.customer_id, order.total_minor, order.shipping_minor) == ("a", "c-1", 1025, 21)
-    assert (order.status, order.last_offset, order.updated_at) == ("shipped", 1, 1_700_000_000_001)
+    assert [told(row) for row in orders(writer)] == [("a", "c-1", 1025, 21, "shipped", 1, 1_700_000_000_001)]
 
 
 def test_each_business_error_is_skipped_with_its_reason(writer: Writer) -> None:
@@ -277,9 +280,7 @@ def test_a_new_epoch_reads_from_the_start_and_applies_nothing_twice(writer: Writ
     writer.write(Projection(writer, "another-id", epoch).project(records).batch)
 
     assert [outcome for _, outcome, _ in outcomes(writer)] == ["applied", "applied", "duplicate", "duplicate"]
-    (order,) = orders(writer)
-    assert (order.order_id, order.customer_id, order.total_minor, order.shipping_minor) == ("a", "c-1", 1025, 21)
-    assert (order.status, order.last_offset, order.updated_at) == ("shipped", 1, 1_700_000_000_001)
+    assert [told(row) for row in orders(writer)] == [("a", "c-1", 1025, 21, "shipped", 1, 1_700_000_000_001)]
 
 
 def test_an_unforeseen_error_keeps_its_trace(writer: Writer) -> None:
