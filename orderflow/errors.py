@@ -7,8 +7,8 @@ OrderflowError
 │   └── InvalidBody        an HTTP body: answer 400 with the fields
 ├── BrokerError
 │   ├── NotAccepted        not taken at all: too many wait, or the topic may not be used: refuse
-│   ├── Unsent             nothing reached Kafka: retry, then refuse
-│   ├── Unacknowledged     sent without an answer: retry, then say unknown
+│   ├── Unsent             nothing reached Kafka: retry, then spool
+│   ├── Unacknowledged     sent without an answer: retry, then spool; where that fails, say unknown
 │   ├── Rejected           Kafka said no for good: refuse without a retry
 │   ├── Undelivered        some of a group is not acknowledged: the policy waits and tries again
 │   ├── Unreadable         close the subscription, find the record, skip it, subscribe again
@@ -16,6 +16,7 @@ OrderflowError
 ├── LogReplaced            the log is not the one that was applied: open a new epoch, replay
 ├── StoreError
 │   ├── StoreUnavailable   answer 503, or wait: there is no database yet, or it is locked
+│   ├── OutboxFull         answer 503: the event must wait, and there is no room
 │   └── StoreIncompatible  exit with EX_CONFIG: the file has another schema version
 ├── NoSupervisor           tell the operator: no supervisord answers, or it does not start
 ├── SupervisorRefused      tell the operator: supervisord cannot do what it was asked
@@ -109,6 +110,10 @@ class StoreError(OrderflowError):
 
 class StoreUnavailable(StoreError):
     """The database is not there yet, or locked beyond the wait."""
+
+
+class OutboxFull(StoreError):
+    """As many events wait for Kafka as may, or as many bytes."""
 
 
 class StoreIncompatible(StoreError):

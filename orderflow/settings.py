@@ -25,7 +25,7 @@ PREFIX = "ORDERFLOW_"
 OTHER_NAMES = {"kafka_bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS"}
 
 #: Fields that are never shown.
-SECRETS = frozenset({"token"})
+SECRETS = frozenset({"token", "alert_webhook"})
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -66,15 +66,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cart_cpu: Annotated[int, Meta(ge=-1, le=4095)] = 0
 
     # Publishing: a send, its retries, and the request that waits for both.
-    publish_attempt_timeout_s: Seconds = 3.0
-    publish_retry_max: Annotated[int, Meta(ge=0, le=100)] = 4
-    publish_retry_first_delay_s: Seconds = 0.1
+    publish_attempt_timeout_s: Seconds = 2.0
+    publish_retry_max: Annotated[int, Meta(ge=0, le=100)] = 3
+    publish_retry_first_delay_s: Seconds = 0.2
     publish_retry_factor: Annotated[float, Meta(ge=1, le=10)] = 2.0
     publish_retry_max_delay_s: Seconds = 2.0
     publish_retry_jitter_s: Annotated[float, Meta(ge=0, le=60)] = 0.1
     publish_deadline_s: Seconds = 10.0
     publish_group_max: Annotated[int, Meta(ge=1, le=1_000)] = 128
     publish_waiting_max: Count = 128
+    breaker_probe_interval_s: Seconds = 1.0
+    breaker_probe_timeout_s: Seconds = 1.0
+
+    # The outbox: what was not acknowledged, and its way to Kafka.
+    outbox_max_events: Count = 100_000
+    outbox_max_mb: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    outbox_keep_delivered_s: Seconds = 3_600.0
+    outbox_busy_timeout_s: Seconds = 2.0
+    outbox_watch_s: Seconds = 0.2
+    relay_batch_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    relay_poll_s: Seconds = 0.1
+
+    # Alerts.
+    alert_webhook: Annotated[str, Meta(pattern=r"^(https?://[^\s]+)?$")] = ""
+    alert_webhook_timeout_s: Seconds = 5.0
+    alert_webhook_retry_max: Annotated[int, Meta(ge=0, le=100)] = 4
 
     # Consuming.
     poll_timeout_s: Seconds = 0.5
@@ -129,6 +145,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def orders_db(self) -> Path:
         """The projection: orders, history, skips and offsets. One writer."""
         return self.var / "orders.db"
+
+    @property
+    def outbox_db(self) -> Path:
+        """What is true nowhere else: events that wait for Kafka, and alerts."""
+        return self.var / "outbox.db"
 
     @property
     def run_dir(self) -> Path:

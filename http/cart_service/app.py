@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from multiprocessing.util import Finalize
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import bottle
 
 from cart_service.kafka_watch import KafkaWatch
-from cart_service.requests import parse_create, parse_update
+from cart_service.outbox_view import OutboxView
+from cart_service.outbox_watch import OutboxWatch
+from cart_service.requests import FirstMoments, parse_create, parse_update
 from orderflow import events
-from orderflow.broker import Message, Outcome, Published, Publisher, Refused
-from orderflow.broker.producer import Producer
-from orderflow.errors import NotAccepted, Rejected
+from orderflow.alerts import AlertBook, Cause
+from orderflow.broker import Producer
+from orderflow.errors import NotAccepted, Rejected, StoreError
 from orderflow.events import Event, OrderCreated
+from orderflow.messages import Message, Published, Refused, Spooled, Unknown
 from orderflow.orders import JSON_ENCODER
+from orderflow.publishing.publisher import Publisher
+from orderflow.publishing.spool import Spool
+from orderflow.store.outbox import Outbox
+from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.wsgi.guards import BodyReader
 from orderflow.wsgi.problems import Problem
 from orderflow.wsgi.service import RETRY_AFTER, Service
@@ -28,27 +36,56 @@ PROGRAM = "cart-service"
 
 
 def make_app(settings: Settings) -> Service:
-    """Build the service with its publisher. Nothing waits for Kafka here."""
-    watch = KafkaWatch(settings, PROGRAM)
-    watch.start()
-    return make_service(settings, Publisher(settings, Producer(settings, PROGRAM)), watch)
+    """Build the service and start its threads. Nothing waits for Kafka here."""
+    parts = Parts.of(settings)
+    # Runs at the end of a process that multiprocessing has started too; atexit's functions do not.
+    Finalize(None, parts.alerts.close, exitpriority=1)
+    parts.outbox.start()
+    parts.kafka.start()
+    return make_service(settings, parts)
 
 
-def make_service(settings: Settings, publisher: Publisher, watch: KafkaWatch) -> Service:
-    """Tie the routes to a publisher."""
-    service = Service(PROGRAM, settings, {"kafka": watch.check})
-    cart = Cart(settings, publisher, watch, service)
+class Parts(NamedTuple):
+    """What the service is made of."""
+
+    publisher: Publisher
+    kafka: KafkaWatch
+    outbox: OutboxWatch
+    alerts: AlertBook
+
+    @classmethod
+    def of(cls, settings: Settings) -> Parts:
+        """Build them; nothing is opened or started."""
+        alerts = AlertBook(settings, PROGRAM)
+        spool = Spool(Outbox(settings))
+        publisher = Publisher(settings, Producer(settings, PROGRAM), spool)
+        kafka = KafkaWatch(settings, PROGRAM, publisher, alerts)
+        return cls(publisher, kafka, OutboxWatch(settings, publisher, spool, kafka, alerts), alerts)
+
+
+def make_service(settings: Settings, parts: Parts) -> Service:
+    """Tie the routes to the parts."""
+    service = Service(PROGRAM, settings, {"kafka": parts.kafka.check, "outbox": parts.outbox.check})
+    cart = Cart(settings, parts, service)
+    view = OutboxView(settings, parts.outbox.outbox, OutboxDesk(settings))
     service.router.post("/create-order", callback=service.handler(cart.create_order))
     service.router.put("/update-order", callback=service.handler(cart.update_order))
+    service.router.get("/outbox", callback=service.handler(view.show))
+    gauge = service.metrics.gauge
+    gauge("orderflow_breaker_state", "1 for the breaker's state.", ("state",), parts.outbox.breaker)
+    gauge("orderflow_outbox_events", "Events that wait for Kafka, or are held.", ("state",), parts.outbox.events)
+    gauge("orderflow_outbox_bytes", "What those events take.", (), parts.outbox.undelivered_bytes)
     return service
 
 
 class Cart:
     """The handlers."""
 
-    def __init__(self, settings: Settings, publisher: Publisher, watch: KafkaWatch, service: Service) -> None:
-        self._publisher = publisher
-        self._watch = watch
+    def __init__(self, settings: Settings, parts: Parts, service: Service) -> None:
+        self._publisher = parts.publisher
+        self._kafka = parts.kafka
+        self._alerts = parts.alerts
+        self._moments = FirstMoments()
         # A caller that sends its body slowly holds a thread: some are left for those at work, and for probes.
         at_once = settings.cart_threads - settings.publish_waiting_max - 8
         self._bodies = BodyReader(settings.http_body_limit_bytes, max(1, at_once))
@@ -58,7 +95,7 @@ class Cart:
 
     def create_order(self) -> bytes:
         """Answer ``POST /create-order``."""
-        event = self._parse(parse_create)
+        event = self._parse(lambda body, key: parse_create(body, key, self._moments))
         assert isinstance(event, OrderCreated)  # noqa: S101 (what parse_create gives)
         return self._publish(event, event.order, 201)
 
@@ -75,48 +112,45 @@ class Cart:
 
     def _publish(self, event: Event, order: object, created: int) -> bytes:
         environ = bottle.request.environ
-        outcome: Outcome
-        refusal = self._watch.refusal()
-        if refusal is None:
-            outcome = self._publisher.publish(_message(event, environ["orderflow.trace"]))
-            self._watch.tell(outcome)
-        else:
-            outcome = Refused(refusal)
+        refusal = self._kafka.refusal()
+        message = _message(event, environ["orderflow.trace"])
+        outcome = self._publisher.publish(message) if refusal is None else Refused(refusal)
         word = type(outcome).__name__.lower()
         self._outcomes[events.TYPES[type(event)], word].inc()
         environ["orderflow.log"] = {"order_id": event.order_id, "event_id": event.event_id, "outcome": word}
-        if not isinstance(outcome, Published):
+        answer: dict[str, Any] = {"order": order, "eventId": event.event_id, "outcome": word}
+        if isinstance(outcome, Published):
+            bottle.response.status = created
+            answer |= {"partition": outcome.partition, "offset": outcome.offset}
+        elif isinstance(outcome, Spooled):
+            bottle.response.status = 202
+            answer["ahead"] = outcome.ahead
+        else:
+            if isinstance(outcome.error, Rejected):
+                self._alerts.open(Cause.EVENT_REJECTED, f"Event {event.event_id}: {outcome.error}", 1)
             raise _problem(event, outcome)
-        bottle.response.status = created
-        return JSON_ENCODER.encode(
-            {
-                "order": order,
-                "eventId": event.event_id,
-                "outcome": word,
-                "partition": outcome.partition,
-                "offset": outcome.offset,
-            }
-        )
+        return JSON_ENCODER.encode(answer)
 
 
-def _problem(event: Event, outcome: Outcome) -> Problem:
-    """Say what is true of an event that was not acknowledged."""
-    assert not isinstance(outcome, Published)  # noqa: S101 (the caller's case)
+def _problem(event: Event, outcome: Refused | Unknown) -> Problem:
+    """Say what is true of an event that was neither acknowledged nor stored."""
+    error = outcome.error
     members: dict[str, Any] = {"outcome": type(outcome).__name__.lower(), "eventId": event.event_id}
-    if isinstance(outcome, Refused):
-        if isinstance(outcome.error, NotAccepted):
-            detail = f"The event was not taken, and will not be published; send it again later. {outcome.error}"
-            return Problem(503, "not-accepted", detail, RETRY_AFTER, **members)
-        if isinstance(outcome.error, Rejected):
-            detail = f"Kafka refuses this event, and will refuse it again; it was not published. {outcome.error}"
-            return Problem(503, "event-rejected", detail, **members)
-        detail = f"The event was not published, and will not be; send it again later. {outcome.error}"
-        return Problem(503, "kafka-unavailable", detail, RETRY_AFTER, **members)
-    detail = (
-        "The event was sent and Kafka did not acknowledge it: it may be on the topic. "
-        f"A retry with the same Idempotency-Key is safe. {outcome.error}"
-    )
-    return Problem(503, "outcome-unknown", detail, RETRY_AFTER, **members)
+    if isinstance(outcome, Unknown):
+        detail = (
+            "The event was sent and Kafka did not acknowledge it: it may be on the topic. "
+            f"A retry with the same Idempotency-Key is safe. {error}"
+        )
+        return Problem(503, "outcome-unknown", detail, RETRY_AFTER, **members)
+    if isinstance(error, Rejected):
+        detail = f"Kafka refuses this event, and will refuse it again; it was not published. {error}"
+        return Problem(503, "event-rejected", detail, **members)
+    detail = f"The event was not taken, and will not be published; send it again later. {error}"
+    if isinstance(error, NotAccepted):
+        return Problem(503, "not-accepted", detail, RETRY_AFTER, **members)
+    if isinstance(error, StoreError):
+        return Problem(503, "outbox-unavailable", detail, RETRY_AFTER, **members)
+    return Problem(503, "kafka-unavailable", detail, RETRY_AFTER, **members)
 
 
 def _message(event: Event, trace: Trace) -> Message:

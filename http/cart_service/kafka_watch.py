@@ -1,4 +1,4 @@
-"""Whether Kafka takes events: told by the publisher's outcomes, and by a thread that asks again after a failure."""
+"""Whether the topic is there and right: a thread that asks at the start, and again after each outage."""
 
 from __future__ import annotations
 
@@ -8,77 +8,76 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from orderflow.broker import Outcome, Published, ensure_topic
-from orderflow.errors import BrokerError, NotAccepted, Rejected, TopicMisconfigured
+from orderflow.alerts import AlertBook, Cause
+from orderflow.broker import ensure_topic
+from orderflow.errors import BrokerError, NotAccepted, TopicMisconfigured
+from orderflow.publishing.breaker import State
 from orderflow.wsgi.service import NotReady
 
 if TYPE_CHECKING:
+    from orderflow.publishing.publisher import Publisher
     from orderflow.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 
 class KafkaWatch:
-    """Makes sure of the topic at the start, and again after each failed publish. Requests and probes read its state."""
+    """Tells the publisher what it finds. Requests and probes read its state."""
 
-    def __init__(self, settings: Settings, program: str) -> None:
+    def __init__(self, settings: Settings, program: str, publisher: Publisher, alerts: AlertBook) -> None:
         self._settings = settings
         self._program = program
+        self._publisher = publisher
+        self._alerts = alerts
         self._asked = threading.Event()
-        self.problem: str | None = "Kafka was not reached yet."
-        self.misconfigured: str | None = None
-        self._verified = False
-        self._alerted = False
+        self._misconfigured: str | None = None
 
     def start(self) -> None:
         """Begin to watch."""
-        self._asked.set()
+        self.ask()
         threading.Thread(target=self._run, name="kafka-watch", daemon=True).start()
 
-    def refusal(self) -> NotAccepted | None:
-        """Say why nothing may be published: on another number of partitions an order's history would be torn."""
-        if self.misconfigured is not None:
-            return NotAccepted(self.misconfigured)
-        return None if self._verified else NotAccepted(f"The topic is not verified yet. {self.problem}")
+    def ask(self) -> None:
+        """Have the topic verified."""
+        self._asked.set()
 
-    def tell(self, outcome: Outcome) -> None:
-        """Take note of what came of a publish."""
-        if isinstance(outcome, Published):
-            self.problem, self._alerted = None, False
-        elif not isinstance(outcome.error, (NotAccepted, Rejected)):  # these say nothing of Kafka
-            self.problem = f"The last event was not acknowledged: {outcome.error}"
-            if not self._alerted:
-                self._alerted = True
-                log.error("alert.opened", cause="kafka_unreachable", detail=self.problem)
-            self._asked.set()
+    def refusal(self) -> NotAccepted | None:
+        """Say why nothing may be taken: on another number of partitions an order's history would be torn."""
+        return None if self._misconfigured is None else NotAccepted(self._misconfigured)
 
     def check(self) -> tuple[bool, str]:
         """Say for ``/readyz`` how Kafka is."""
-        if self.misconfigured is not None:
-            raise NotReady(self.misconfigured)
-        return (True, "Kafka takes events.") if self.problem is None else (False, self.problem)
+        if self._misconfigured is not None:
+            raise NotReady(self._misconfigured)
+        breaker = self._publisher.breaker
+        if breaker.state is State.CLOSED:
+            return True, "The breaker is closed: Kafka takes events."
+        seconds = time.monotonic() - breaker.since
+        return False, f"The breaker is {breaker.state.words} for {seconds:.0f} s, events are spooled. {breaker.why}"
 
     def _run(self) -> None:
         while self._asked.wait():
             self._asked.clear()
             delay_s = self._settings.wait_first_delay_s
-            while not self._reach(delay_s):
+            began = time.monotonic()
+            while (problem := self._reach()) is not None:
+                if time.monotonic() - began > self._settings.publish_deadline_s:
+                    self._publisher.unverified(problem)
+                log.warning("kafka.wait_scheduled", delay_s=delay_s, error=problem)
                 time.sleep(delay_s)
                 delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
-            time.sleep(self._settings.wait_first_delay_s)  # Asked again at once, it would only be in the way.
 
-    def _reach(self, delay_s: float) -> bool:
+    def _reach(self) -> str | None:
+        """Verify the topic; say what is in the way."""
         try:
             ensure_topic(self._settings, self._program)
         except TopicMisconfigured as error:
-            if self.misconfigured is None:
-                log.error("alert.opened", cause="TopicMisconfigured", detail=str(error))  # noqa: TRY400 (no bug)
-            self.misconfigured = str(error)
-            return False
+            self._misconfigured = str(error)
+            self._alerts.open(Cause.TOPIC_MISCONFIGURED, str(error))
+            return str(error)
         except BrokerError as error:
-            self.problem = str(error)
-            log.warning("kafka.wait_scheduled", delay_s=delay_s, error=str(error))
-            return False
-        self.problem = self.misconfigured = None
-        self._verified = True
-        return True
+            return str(error)
+        self._misconfigured = None
+        self._alerts.resolve(Cause.TOPIC_MISCONFIGURED, "The topic was verified.")
+        self._publisher.verified()
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import threading
 import uuid
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ from orderflow.wsgi.guards import decode_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
 #: UUIDv5 namespace of the event ids that follow from an Idempotency-Key.
 IDEMPOTENCY = uuid.UUID("b2b7f3c4-8a1e-5f6d-9c3b-2f0d7e4a6c58")
@@ -66,7 +68,27 @@ _create = msgspec.json.Decoder(CreateOrder, dec_hook=from_json)
 _update = msgspec.json.Decoder(UpdateOrder, dec_hook=from_json)
 
 
-def parse_create(body: bytes, idempotency_key: str | None) -> OrderCreated:
+class FirstMoments:
+    """When an event was first asked for, of the last so many that their callers have named. Thread-safe.
+
+    A retry is the same event, so its order must have the same date.
+    """
+
+    def __init__(self, at_most: int = 50_000) -> None:
+        self._at_most = at_most
+        self._moments: dict[str, datetime] = {}
+        self._lock = threading.Lock()
+
+    def of(self, event_id: str) -> datetime:
+        """Give the moment; now, when it is the first time."""
+        with self._lock:
+            moment = self._moments.setdefault(event_id, now())
+            if len(self._moments) > self._at_most:
+                del self._moments[next(iter(self._moments))]
+            return moment
+
+
+def parse_create(body: bytes, idempotency_key: str | None, moments: FirstMoments) -> OrderCreated:
     """Read a create's body into the event it asks for.
 
     Raises:
@@ -88,7 +110,7 @@ def parse_create(body: bytes, idempotency_key: str | None) -> OrderCreated:
     order = Order(
         order_id=request.order_id,
         customer_id=request.customer_id or f"customer-{customer % 9_999 + 1}",
-        order_date=now(),
+        order_date=now() if idempotency_key is None else moments.of(event_id),
         items=items,
         total_amount=total(items),
         currency=request.currency or CURRENCIES[currency % len(CURRENCIES)],

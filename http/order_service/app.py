@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import bottle
 import msgspec
 
+from order_service.alerts import AlertDesk
 from orderflow.errors import StoreError
 from orderflow.process import read_heartbeat
 from orderflow.store.reader import WALK_PAGE, Reader
+from orderflow.wsgi import parameters
 from orderflow.wsgi.problems import Problem
 from orderflow.wsgi.service import RETRY_AFTER, NotReady, Service
 
@@ -32,6 +34,15 @@ def make_app(settings: Settings) -> Service:
     service = Service(PROGRAM, settings, {"store": orders.check_store, "order-consumer": orders.check_consumer})
     service.router.get("/order-details", callback=service.handler(orders.order_details))
     service.router.get("/getAllOrderIdsFromTopic", callback=service.handler(orders.order_ids))
+    alerts = AlertDesk(settings)
+    service.router.get("/alerts", callback=service.handler(alerts.list))
+    service.router.post("/alerts/<id>/acknowledge", callback=service.handler(alerts.acknowledge))
+    service.metrics.gauge(
+        "orderflow_alerts_open",
+        "Open alerts; none at all while they cannot be read.",
+        ("cause", "severity"),
+        alerts.open_now,
+    )
     return service
 
 
@@ -47,7 +58,7 @@ class Orders:
 
     def order_details(self) -> bytes:
         """Answer ``GET /order-details?orderId=``."""
-        order_id = _parameter("orderId")
+        order_id = parameters.required("orderId")
         bottle.request.environ["orderflow.log"] = {"order_id": order_id[:200]}
         order = self._reader.order(order_id)
         if order is None:
@@ -58,7 +69,7 @@ class Orders:
 
     def order_ids(self) -> bytes | Iterator[bytes]:
         """Answer ``GET /getAllOrderIdsFromTopic?topic=``: all ids, or a page of them."""
-        topic = _parameter("topic")
+        topic = parameters.required("topic")
         if topic != self._settings.topic:
             raise Problem(
                 404,
@@ -89,8 +100,8 @@ class Orders:
             self._walks.release()
 
     def _page(self, topic: str) -> bytes:
-        limit = _number("limit", 1_000, 1, WALK_PAGE)
-        cursor = _number("cursor", 0, 0, 2**63 - 1)
+        limit = parameters.number("limit", 1_000, 1, WALK_PAGE)
+        cursor = parameters.number("cursor", 0, 0, 2**63 - 1)
         rows = self._reader.order_ids(cursor, limit)
         if len(rows) == limit:
             link = f'</getAllOrderIdsFromTopic?topic={topic}&limit={limit}&cursor={rows[-1][0]}>; rel="next"'
@@ -116,23 +127,6 @@ class Orders:
             waits = f", and waits for {beat.waits_for}" if beat.waits_for else ""
             return False, f"The {CONSUMER} is {beat.state}{waits}."
         return True, f"The {CONSUMER} applies what is published."
-
-
-def _parameter(name: str) -> str:
-    value: str | None = bottle.request.query.getunicode(name)
-    if not value:
-        raise Problem(400, "missing-parameter", f"The parameter {name} is required.", fields={name: "is required"})
-    return value
-
-
-def _number(name: str, default: int, least: int, most: int) -> int:
-    text: str = bottle.request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):  # noqa: PLR2004 (digits of 2^63)
-        problem = f"must be a whole number from {least} to {most}"
-        raise Problem(
-            400, "invalid-parameter", f"The parameter {name} {problem}, not {text[:50]!r}.", fields={name: problem}
-        )
-    return int(text)
 
 
 def _shown(order: OrderRow) -> dict[str, Any]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kafka.record.default_records import DefaultRecordBatch
     from kafka.record.memory_records import MemoryRecords
 
-    from orderflow.broker.messages import Message
+    from orderflow.messages import Message
 
 #: Older formats cannot be on a topic that a broker from 4.0 on has.
 FORMAT = 2

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from kafka.future import Future
 
-    from orderflow.broker.messages import Message
     from orderflow.broker.requests import Batch, Result
+    from orderflow.messages import Message
     from orderflow.settings import Settings
 
 #: What metadata say of a partition that has no leader just now.
@@ -46,13 +46,13 @@ class Producer:
         self._options = shared_options(settings, client_id) | {"request_timeout_ms": self._timeout_ms}
         self._client: KafkaNetClient | None = None
 
-    def deliver(self, messages: Sequence[Message]) -> list[Result]:
+    def deliver(self, messages: Sequence[Message], timeout_s: float | None = None) -> list[Result]:
         """Send the messages together and wait for all; one result for each, in their order.
 
-        Takes at most the attempt's timeout, and what the system takes to resolve the name of a broker that is given by
-        its name. Never raises for Kafka.
+        Takes at most ``timeout_s``, by default that of an attempt, and what the system takes to resolve the name of a
+        broker that is given by its name. Never raises for Kafka.
         """
-        until = time.monotonic() + self._timeout_s
+        until = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         results: list[Result] = [Unsent("Kafka did not take what was to be sent before it.")] * len(messages)
         try:
             for batches in gather(messages):

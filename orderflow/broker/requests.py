@@ -9,16 +9,16 @@ from kafka import errors as kafka_errors
 from kafka.protocol.producer import ProduceRequest
 
 from orderflow.broker.batches import encode_batch
-from orderflow.broker.messages import Published
 from orderflow.broker.topic import partition_of
 from orderflow.errors import Rejected, Unacknowledged, Unsent
+from orderflow.messages import Published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kafka.protocol.producer import ProduceResponse
 
-    from orderflow.broker.messages import Message
+    from orderflow.messages import Message
 
 Result = Published | Unsent | Unacknowledged | Rejected
 

@@ -12,7 +12,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from orderflow.records import Record
     from orderflow.settings import Settings
 
-log = structlog.get_logger(__name__)
 
 #: How often Kafka is told the offsets, for lag tools.
 COMMIT_EVERY_S = 1.0
@@ -106,11 +104,7 @@ class Subscription:
         first = records[0]
         self._unverified.discard(partition)
         position = self.positions.get(partition)
-        if position is None:
-            if first.offset > 0:
-                log.error("alert.opened", cause="log_starts_late", partition=partition, offset=first.offset)
-            return records
-        anchor = position.anchor
+        anchor = position.anchor if position else None
         if anchor is None:
             return records
         if (first.offset, first.checksum()) != (anchor.offset, anchor.checksum):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from orderflow.cli import stack
+from orderflow.cli import alerts, outbox, stack
 from orderflow.cli.config import config
 from orderflow.cli.demo import demo
 from orderflow.cli.load import load
@@ -22,6 +22,8 @@ app.command()(config)
 app.command()(demo)
 app.command()(load)
 app.add_typer(stack.app, name="stack")
+app.add_typer(outbox.app, name="outbox")
+app.add_typer(alerts.app, name="alerts")
 
 
 def main() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
 import typer
@@ -24,11 +26,46 @@ StackOption = Annotated[Path, typer.Option("--stack", metavar="DIR", help="The s
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
 
 
+AuthorOption = Annotated[
+    str, typer.Option("--author", metavar="NAME", help="Who does it.", show_default="your login name")
+]
+
+
 def settings_of(directory: Path) -> Settings:
     """The settings of the stack in a folder, or the environment's where there is none."""
     if (directory / CONF).exists():
         return Stack.open(directory).settings
     return Settings.from_env()
+
+
+def outbox_settings_of(directory: Path) -> Settings:
+    """The settings of a stack that has an outbox; opening it would make one, in whichever folder this is."""
+    settings = settings_of(directory)
+    if not settings.outbox_db.exists():
+        fail(
+            f"there is no {settings.outbox_db}, the services make it when they start; run this in the stack's folder, "
+            "or name that with --stack DIR"
+        )
+    return settings
+
+
+def login_name() -> str:
+    """Name whoever runs this."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return f"user {os.getuid()}"
+
+
+def text_of(argument: str) -> str:
+    """Make text of an argument whatever its bytes are: a store takes no lone surrogates."""
+    return argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def fail(problem: str) -> NoReturn:
+    """End with exit code 1, and say why."""
+    typer.echo(f"orderflow: {problem}", err=True)
+    raise typer.Exit(1)
 
 
 def show_json(value: object) -> None:

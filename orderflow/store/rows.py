@@ -1,4 +1,4 @@
-"""The rows of the projection, a type for each table: the columns, in the words of schema.sql."""
+"""The rows of the projection, a type for each table: the columns, in the words of orders.sql."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from orderflow.errors import StoreIncompatible, StoreUnavailable
@@ -17,8 +17,25 @@ if TYPE_CHECKING:
 Connection = sqlite3.Connection
 DatabaseError = sqlite3.DatabaseError
 
-#: Counts up with every change of schema.sql. A projection of another version is rebuilt, not migrated.
-SCHEMA_VERSION = 1
+
+class Schema(NamedTuple):
+    """The tables of one file. ``version`` counts up with every change of the script."""
+
+    script: str
+    version: int
+    #: What to do with a file of another version.
+    advice: str
+
+
+#: A projection of another version is rebuilt, not migrated.
+ORDERS = Schema(
+    "orders.sql",
+    1,
+    "stop the order-consumer, move the file away and start it: the projection is built anew from the topic",
+)
+
+#: What is in this file is true nowhere else: it is never moved away.
+OUTBOX = Schema("outbox.sql", 1, "run the orderflow that wrote it, and keep the file: events wait in it")
 
 #: Primary result codes of what passes: another process, a person or a disk is in the way.
 TRANSIENT = frozenset(
@@ -51,14 +68,30 @@ def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
     connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 32 MiB: what changes often is copied once
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA cache_size = -24576")  # 24 MiB: the inner pages of the indexes
-    with immediate(connection):
-        found = _version(connection)
-        if found == 0:
-            for statement in _statements():
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif found != SCHEMA_VERSION:
-            raise _incompatible(path, found)
+    _make_sure_of(connection, ORDERS, path)
+    return connection
+
+
+def open_outbox(path: Path, *, busy_timeout_s: float) -> Connection:
+    """Open the outbox, which several processes write, and create it if it is not there. For reading, too.
+
+    A rollback journal with synchronous=FULL: what was committed outlives a power cut. TRUNCATE, since a journal that is
+    deleted can come back with the power, and would undo the commit.
+
+    Raises:
+        StoreIncompatible: the file has another schema version.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = TRUNCATE")
+        connection.execute("PRAGMA synchronous = FULL")
+        if _version(connection) != OUTBOX.version:
+            _make_sure_of(connection, OUTBOX, path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -83,10 +116,22 @@ def open_reader(path: Path, *, busy_timeout_s: float) -> Connection:
     if found == 0:
         connection.close()
         raise StoreUnavailable(f"{path} is being created by the order-consumer")
-    if found != SCHEMA_VERSION:
+    if found != ORDERS.version:
         connection.close()
-        raise _incompatible(path, found)
+        raise _incompatible(path, ORDERS, found)
     return connection
+
+
+def _make_sure_of(connection: Connection, schema: Schema, path: Path) -> None:
+    """Create the tables in a new file."""
+    with immediate(connection):
+        found = _version(connection)
+        if found == 0:
+            for statement in _statements(schema.script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {schema.version}")
+        elif found != schema.version:
+            raise _incompatible(path, schema, found)
 
 
 @contextmanager
@@ -113,14 +158,20 @@ def _version(connection: Connection) -> int:
     return int(version)
 
 
-def _statements() -> list[str]:
-    script = resources.files("orderflow.store").joinpath("schema.sql").read_text(encoding="utf-8")
-    bare = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
-    return [statement for statement in bare.split(";") if statement.strip()]
+def _statements(script: str) -> Iterator[str]:
+    """Part a script into its statements; one that makes a trigger has semicolons inside."""
+    text = resources.files("orderflow.store").joinpath(script).read_text(encoding="utf-8")
+    statement = ""
+    for line in text.splitlines():
+        if line.startswith("--"):
+            continue
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
-def _incompatible(path: Path, found: int) -> StoreIncompatible:
+def _incompatible(path: Path, schema: Schema, found: int) -> StoreIncompatible:
     return StoreIncompatible(
-        f"{path} has schema version {found}, and this orderflow reads version {SCHEMA_VERSION}; "
-        "stop the order-consumer, move the file away and start it: the projection is built anew from the topic"
+        f"{path} has schema version {found}, and this orderflow reads version {schema.version}; {schema.advice}"
     )

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from orderflow.errors import OrderflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 #: Seconds. A create is a few milliseconds, an outage the publisher's deadline.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -23,6 +30,27 @@ class Children(dict[tuple[object, ...], M]):
         child: M = self._metric.labels(*labels)
         self[labels] = child
         return child
+
+
+class Reading(Collector):
+    """A gauge that is read when it is scraped; left out where it cannot be read: then nobody knows, which is not 0."""
+
+    def __init__(
+        self, name: str, description: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        self._family = (name, description, None, labels)
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Give the gauge as it is now."""
+        try:
+            figures = self._read()
+        except OrderflowError:
+            return
+        family = GaugeMetricFamily(*self._family)
+        for labels, figure in figures.items():
+            family.add_metric(labels, figure)
+        yield family
 
 
 class Metrics:
@@ -47,6 +75,12 @@ class Metrics:
     def counter(self, name: str, description: str, labels: tuple[str, ...]) -> Children[Counter]:
         """Add a counter of the service's own; its children are items, by the values of the labels."""
         return Children(Counter(name, description, labels, registry=self.registry))
+
+    def gauge(
+        self, name: str, description: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        """Add a gauge of the service's own: ``read`` gives its figures, by the values of the labels."""
+        self.registry.register(Reading(name, description, labels, read))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer."""

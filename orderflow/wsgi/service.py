@@ -105,7 +105,7 @@ class Service:
     def handler(self, call: Callable[[], Body]) -> Callable[[], Body | bottle.HTTPResponse]:
         """Make a route's callback of a function that returns the body or raises."""
 
-        def callback() -> Body | bottle.HTTPResponse:
+        def callback(**_: str) -> Body | bottle.HTTPResponse:  # a handler takes the path's parts from the request
             bottle.response.content_type = JSON
             try:
                 return call()

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from orderflow.broker import Message, Outcome, Published, Publisher, Refused, Unknown, ensure_topic, partition_of
-from orderflow.broker.producer import Producer
+from orderflow.broker import Producer, ensure_topic, partition_of
 from orderflow.broker.topic import CONFIG, PARTITIONS
 from orderflow.errors import Rejected, Unacknowledged, Unsent
+from orderflow.messages import Message, Outcome, Published, Refused, Spooled
+from orderflow.publishing.publisher import Publisher
+from orderflow.publishing.spool import Spool
 from orderflow.stack import free_ports
+from orderflow.store.outbox import Outbox
+from orderflow.store.outbox_desk import OutboxDesk
 from tests.support.broker import Broker
 from tests.support.messages import admin, message
 from tests.support.topic import read_topic
@@ -40,8 +44,13 @@ BACK_S = 3.0
 
 @contextmanager
 def publishing(settings: Settings, producer: Producer | None = None) -> Iterator[Publisher]:
+    """A publisher with an outbox, whose topic was verified; no relay."""
+    spool = Spool(Outbox(settings))
+    spool.refresh()
     with delivering(settings, producer) as own:
-        yield Publisher(settings, own)
+        publisher = Publisher(settings, own, spool)
+        publisher.verified()
+        yield publisher
 
 
 @dataclass(frozen=True)
@@ -113,41 +122,41 @@ def test_publishing_goes_on_after_the_broker_was_frozen_with_a_send_in_flight(
         assert isinstance(publish("order-1"), Published)
         with frozen(broker.pid):
             since = time.monotonic()
-            in_flight = publish("order-1")
+            publish("order-1")
             # A producer that was built anew meanwhile knows no metadata: what it is given was never sent.
-            refused = publish("order-2")
+            publish("order-2")
             while time.monotonic() - since < frozen_s:
-                assert not isinstance(publish("order-3"), Published)
+                assert isinstance(publish("order-3"), Spooled)
         thawed = time.monotonic()
-        until(lambda: isinstance(publish("order-1"), Published), "an event is published again", within_s=30)
+        others = (f"order-{number}" for number in itertools.count(4))
+        until(lambda: isinstance(publish(next(others)), Published), "an event is published again", within_s=30)
         back_s = time.monotonic() - thawed
-        assert isinstance(publish("order-1"), Published)
+        assert isinstance(publish("order-1"), Spooled), "its earlier event waits"
 
     figures("publisher, broker frozen", frozen_s=frozen_s, back_s=back_s)
-    assert isinstance(in_flight, Unknown)
-    assert isinstance(refused, Refused)
-    assert isinstance(refused.error, Unsent)
     assert back_s < BACK_S
     on_topic = _event_ids(settings)
+    spooled = {entry.event_id: entry for entry in OutboxDesk(settings).entries(("waiting",), limit=10_000)}
+    assert [bool(spooled[one.event_id].sent) for one, _ in told[1:3]] == [True, False]
     for one, outcome in told:
         if isinstance(outcome, Published):
             assert on_topic.count(one.event_id) == 1
-        if isinstance(outcome, Refused):
-            assert one.event_id not in on_topic
+        else:
+            assert one.event_id in spooled
+            assert spooled[one.event_id].sent or one.event_id not in on_topic
 
 
-def test_without_a_broker_an_event_is_refused_in_time_and_nothing_is_left_behind(broker: Broker) -> None:
+def test_without_a_broker_an_event_is_spooled_in_time_and_nothing_is_left_behind(broker: Broker) -> None:
     (nobody,) = free_ports(1)
     settings = broker.settings(**SHORT, kafka_bootstrap_servers=f"127.0.0.1:{nobody}")
     threads = set(threading.enumerate())
 
     with publishing(settings) as publisher:
-        for _ in range(5):
+        for number in range(5):
             began = time.monotonic()
-            outcome = publisher.publish(message("order-1"))
-            assert isinstance(outcome, Refused)
-            assert isinstance(outcome.error, Unsent)
+            assert publisher.publish(message(f"order-{number}")) == Spooled(number)
             assert time.monotonic() - began < settings.publish_deadline_s + 0.5
+            time.sleep(settings.breaker_probe_interval_s)  # The next one is a probe, or the first.
 
     until(lambda: set(threading.enumerate()) <= threads, "the producers' threads are gone", within_s=5)
 
@@ -329,9 +338,9 @@ class WatchedProducer(Producer):
         self.flights: list[Flight] = []
         self.groups: list[int] = []
 
-    def deliver(self, messages: Sequence[Message]) -> list[Result]:
+    def deliver(self, messages: Sequence[Message], timeout_s: float | None = None) -> list[Result]:
         began = time.monotonic()
-        results = super().deliver(messages)
+        results = super().deliver(messages, timeout_s)
         ended = time.monotonic()
         self.groups.append(len(messages))
         self.flights += [Flight(m.order_id, began, ended, r) for m, r in zip(messages, results, strict=True)]

@@ -37,12 +37,19 @@ class Entry:
         """What the caller may take for true: without an answer, only a request that was never sent is refused."""
         if self.answer.ending is Ending.ANSWERED:
             told = self.answer.body.get("outcome") if isinstance(self.answer.body, dict) else None
-            assert told in {"published", "refused", "unknown"}, f"an answer without a known outcome: {self.answer}"
+            assert told in {"published", "spooled", "refused", "unknown"}, (
+                f"an answer without a known outcome: {self.answer}"
+            )
             return str(told)
         return "refused" if self.answer.ending is Ending.UNREACHABLE else "unknown"
 
     @property
     def published(self) -> bool:
+        return self.accepted and self.outcome == "published"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it was answered with 2xx: it is on the topic, or will be."""
         return self.answer.ok
 
     @property
@@ -74,6 +81,9 @@ class Ledger:
 
     def published(self) -> list[Entry]:
         return [entry for entry in self if entry.published]
+
+    def accepted(self) -> list[Entry]:
+        return [entry for entry in self if entry.accepted]
 
     def first_published_after(self, moment: float) -> float | None:
         """When the first acknowledgement came after a moment; of those sent before it, too."""

@@ -114,7 +114,7 @@ class Load:
         entry = writer.create(order_id)
         for status in STATUSES:
             _pause_after(entry.answer)
-            if not entry.published or self._stop.is_set():
+            if not entry.accepted or self._stop.is_set():
                 return
             entry = writer.update(order_id, status)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, KafkaProducer
 
-from orderflow.broker import Message
+from orderflow.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -39,5 +39,12 @@ def history(settings: Settings) -> dict[Place, HistoryRow]:
     return {(partition, offset): HistoryRow(*row) for partition, offset, *row in rows}
 
 
+def undelivered(settings: Settings) -> int:
+    """How many events wait in the outbox, or are held there."""
+    with closing(sqlite3.connect(settings.outbox_db, timeout=10)) as connection:
+        ((count,),) = connection.execute("SELECT count(*) FROM outbox WHERE state IN ('waiting', 'held')").fetchall()
+    return int(count)
+
+
 def epochs(settings: Settings) -> int:
     return int(query(settings, "SELECT count(*) FROM log_epochs")[0][0])

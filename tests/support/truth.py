@@ -5,7 +5,7 @@ The model of what records come to is the test's own, in a few lines, and knows n
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from orderflow.settings import Settings
-    from tests.support.ledger import Ledger
+    from tests.support.ledger import Entry, Ledger
 
 READERS = 4
 
@@ -67,8 +67,10 @@ class Verdict:
 
 def check_truth(ledger: Ledger, settings: Settings, *, catch_up_s: float = 30.0) -> Verdict:
     """Assert that every answer is true, that every record was applied once, and that every order reads right."""
+    until(lambda: store.undelivered(settings) == 0, "the outbox is drained", catch_up_s, every_s=0.05)
     records = read_topic(settings)
     unknown_on_topic = check_topic(ledger, records)
+    check_order_kept(ledger, records)
     wait_until_applied(settings, within_s=catch_up_s)
     model = Model.of(records)
     check_applied_once(ledger, model, settings)
@@ -92,6 +94,8 @@ def check_topic(ledger: Ledger, records: Sequence[TopicRecord]) -> int:
             assert record is not None, f"lost: nothing is on the topic at the place in {entry}"
             assert (record.event_id, record.order_id) == (entry.event_id, entry.order_id), f"{record} is not {entry}"
             assert record.event.get("status") == entry.status, f"{record} is not {entry}"
+        elif entry.accepted:
+            assert on_topic[entry.event_id], f"lost: spooled, and not on the topic: {entry}"
         elif entry.event_id is not None:
             unknown += on_topic[entry.event_id] > 0 and entry.outcome == "unknown"
             assert entry.outcome != "refused" or not on_topic[entry.event_id], f"refused, yet on the topic: {entry}"
@@ -102,6 +106,21 @@ def check_topic(ledger: Ledger, records: Sequence[TopicRecord]) -> int:
     strangers = [r for r in records if r.event_id not in asked and r.order_id not in asked_unnamed]
     assert not strangers, f"{len(strangers)} records that nobody asked for, the first is {strangers[0]}"
     return unknown
+
+
+def check_order_kept(ledger: Ledger, records: Sequence[TopicRecord]) -> None:
+    """Assert that what one writer was told of one order lies on the topic in the sequence in which it was told."""
+    first: dict[str, Place] = {}
+    for record in sorted(records, key=lambda record: record.place):
+        first.setdefault(record.event_id, record.place)
+    told: dict[tuple[int, str], list[Entry]] = defaultdict(list)
+    for entry in ledger.accepted():
+        told[entry.writer, entry.order_id].append(entry)
+    for entries in told.values():
+        places = [first[entry.event_id or ""] for entry in sorted(entries, key=lambda entry: entry.number)]
+        assert places == sorted(places), (
+            f"out of order: {[(e.event_id, e.outcome, first[e.event_id or '']) for e in entries]}"
+        )
 
 
 def wait_until_applied(settings: Settings, within_s: float) -> None:
@@ -117,20 +136,20 @@ def wait_until_applied(settings: Settings, within_s: float) -> None:
 
 
 def check_applied_once(ledger: Ledger, model: Model, settings: Settings) -> None:
-    """Assert that every record has the outcome of the model, and every published event was applied exactly once."""
+    """Assert that every record has the outcome of the model, and every accepted event was applied exactly once."""
     history = store.history(settings)
     assert {place: row.outcome for place, row in history.items()} == model.outcomes
     assert store.epochs(settings) == 1, "the log was taken for lost"
     applied = Counter(row.event_id for row in history.values() if row.outcome == "applied")
     twice = [event_id for event_id, times in applied.items() if times > 1]
     assert not twice, f"applied twice: {twice}"
-    lost = [entry for entry in ledger.published() if applied[entry.event_id or ""] != 1]
-    assert not lost, f"{len(lost)} published events were not applied, the first is {lost[0]}"
+    lost = [entry for entry in ledger.accepted() if applied[entry.event_id or ""] != 1]
+    assert not lost, f"{len(lost)} accepted events were not applied, the first is {lost[0]}"
 
 
 def check_orders(ledger: Ledger, model: Model, settings: Settings) -> None:
     """Assert that the order service answers for every order what the ledger and the model say, and for no other."""
-    told = {entry.order_id: entry.answer.body["order"] for entry in ledger.published() if entry.creates}
+    told = {entry.order_id: entry.answer.body["order"] for entry in ledger.accepted() if entry.creates}
     wanted = {order_id: order | told.get(order_id, {}) for order_id, order in model.orders.items()}
     assert told.keys() <= model.orders.keys()
     refused = {entry.order_id for entry in ledger} - wanted.keys()

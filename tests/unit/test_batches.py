@@ -16,8 +16,9 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from orderflow import headers
-from orderflow.broker import Message, batches
+from orderflow.broker import batches
 from orderflow.broker.batches import RecordReader, encode_batch
+from orderflow.messages import Message
 from orderflow.records import Record
 from tests.support.messages import NotUtf8
 

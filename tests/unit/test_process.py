@@ -132,6 +132,7 @@ def test_a_signal_may_come_at_any_moment() -> None:
         "from orderflow.process import *; from orderflow import logs; from orderflow.settings import Settings\n"
         "import structlog; logs.set_up(Settings(), 'x'); log = structlog.get_logger()\n"
         "stop = StopFlag().install(); print('up', flush=True)\n"
+        "log.info('thing.done')\n"  # The signal may come before the loop begins.
         "while not stop: log.info('thing.done'); stop.wait(0.0001)\n"
         "print('ended', flush=True)"
     )

@@ -5,6 +5,7 @@ import sqlite3
 from collections import defaultdict
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog.testing
 from hypothesis import HealthCheck, given, settings
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from order_consumer.consumer import OrderConsumer
 from order_consumer.projection import Projection
 from orderflow import events
+from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import Topic, partition_of
 from orderflow.headers import NO_HEADERS
 from orderflow.process import Heartbeat, StopFlag
 from orderflow.records import Anchor, Position, Record, UnreadableRecord
 from orderflow.settings import Settings
+from orderflow.store.alerts import Alerts
 from orderflow.store.rows import Batch, OrderRow
 from orderflow.store.writer import ROWS_AT_ONCE, Writer
 
@@ -328,7 +331,7 @@ def test_a_commit_that_failed_after_it_took_effect_is_not_made_twice(tmp_path: P
     settings = Settings(var_dir=str(tmp_path), wait_first_delay_s=0.01)
     writer = CommitsThenFails(settings)
     epoch = writer.open_epoch(TOPIC, "test")
-    consumer = OrderConsumer(settings, writer, StopFlag(), Heartbeat(settings, "x"))
+    consumer = OrderConsumer(settings, writer, AlertBook(settings, "x"), StopFlag(), Heartbeat(settings, "x"))
     records = log_of([(b"a", created("a", 1)), (b"a", changed("a", 2, "shipped")), (b"b", b"{")])
 
     with structlog.testing.capture_logs() as lines:
@@ -340,7 +343,7 @@ def test_a_commit_that_failed_after_it_took_effect_is_not_made_twice(tmp_path: P
 
 
 def test_one_record_that_nobody_foresaw_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch of three with a bug in the middle: two applied, one kept as internal_error with its trace and its id."""
+    """A batch of three with a bug in the middle: two applied, one kept with its trace and its id, and an alert."""
     settings = Settings(var_dir=str(tmp_path))
     writer = Writer(settings)
     epoch = writer.open_epoch(TOPIC, "test")
@@ -353,9 +356,11 @@ def test_one_record_that_nobody_foresaw_costs_only_itself(tmp_path: Path, monkey
         good(batch, record, event)
 
     monkeypatch.setattr(projection, "_apply", buggy)
-    consumer = OrderConsumer(settings, writer, StopFlag(), Heartbeat(settings, "x"))
+    alerts = AlertBook(settings, "x")
+    consumer = OrderConsumer(settings, writer, alerts, StopFlag(), Heartbeat(settings, "x"))
 
     consumer._apply(projection, log_of([(name.encode(), created(name, 1)) for name in ORDERS]))
+    alerts.close()
 
     assert sorted(outcomes(writer)) == [
         ("a", "applied", None),
@@ -365,6 +370,25 @@ def test_one_record_that_nobody_foresaw_costs_only_itself(tmp_path: Path, monkey
     ((reason, trace, event_id),) = writer._connection.execute("SELECT reason, trace, event_id FROM skipped_messages")
     assert (reason, event_id) == ("internal_error", uuid(1))
     assert "ZeroDivisionError: bug" in trace
+    (alert,) = Alerts(settings).rows()
+    assert (alert.cause, alert.affected) == (Cause.INTERNAL_ERROR, 1)
+    assert alert.detail.endswith("offset 0: ZeroDivisionError: bug")
+
+
+@pytest.mark.parametrize(("offset", "alerts"), [(0, 0), (7, 1)])
+def test_a_partition_that_begins_late_is_an_alert(tmp_path: Path, offset: int, alerts: int) -> None:
+    """When it is read for the first time, and only then."""
+    settings = Settings(var_dir=str(tmp_path))
+    book = AlertBook(settings, "x")
+    consumer = OrderConsumer(settings, Writer(settings), book, StopFlag(), Heartbeat(settings, "x"))
+    consumer._positions[1] = Position(3, None)
+    (record,) = log_of([(b"a", created("a", 1))])
+    records = [msgspec.structs.replace(record, partition=p, offset=offset + n) for p in (0, 1) for n in (0, 1)]
+
+    consumer._look_at_starts(records)
+    book.close()
+
+    assert [alert.detail for alert in Alerts(settings).rows()] == [f"Partition 0 begins at offset {offset}."] * alerts
 
 
 @pytest.mark.parametrize(
@@ -376,6 +400,6 @@ def test_the_fuller_the_stream_the_longer_records_gather(
 ) -> None:
     """A record that comes alone is not held up, nor is a backlog."""
     settings = Settings(var_dir=str(tmp_path))
-    consumer = OrderConsumer(settings, Writer(settings), StopFlag(), Heartbeat(settings, "x"))
+    consumer = OrderConsumer(settings, Writer(settings), AlertBook(settings, "x"), StopFlag(), Heartbeat(settings, "x"))
 
     assert consumer._gathering_s(records, lag) == pytest.approx(waits_s)

@@ -8,9 +8,10 @@ import pytest
 from kafka import errors as kafka_errors
 from kafka.protocol.producer import ProduceResponse
 
-from orderflow.broker import Message, Published, partition_of
+from orderflow.broker import partition_of
 from orderflow.broker.requests import REQUEST_MAX_BYTES, Batch, Result, gather, settle
 from orderflow.errors import Rejected, Unacknowledged, Unsent
+from orderflow.messages import Message, Published
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,6 +9,7 @@ import structlog
 
 from order_consumer.consumer import PROGRAM, OrderConsumer
 from orderflow import logs, process
+from orderflow.alerts import AlertBook, Cause
 from orderflow.errors import StoreIncompatible, TopicMisconfigured
 from orderflow.store.writer import Writer
 
@@ -24,6 +25,7 @@ def main() -> int:
     stop = process.StopFlag().install()
     process.stop_with_supervisor()
     heartbeat = process.Heartbeat(settings, PROGRAM)
+    alerts = AlertBook(settings, PROGRAM)
 
     def waiting(holder: int | None) -> None:
         heartbeat.beat("waiting", f"the writer's lock, held by process {holder}")
@@ -32,10 +34,17 @@ def main() -> int:
         if not held:
             return process.EX_OK
         try:
-            OrderConsumer(settings, Writer(settings), stop, heartbeat).run()
-        except (StoreIncompatible, TopicMisconfigured) as error:
-            log.error("alert.opened", cause=type(error).__name__, detail=str(error))  # noqa: TRY400 (no bug: no trace)
+            writer = Writer(settings)
+            alerts.resolve(Cause.STORE_INCOMPATIBLE, "The database was opened.")
+            OrderConsumer(settings, writer, alerts, stop, heartbeat).run()
+        except StoreIncompatible as error:
+            alerts.open(Cause.STORE_INCOMPATIBLE, str(error))
             return process.EX_CONFIG
+        except TopicMisconfigured as error:
+            alerts.open(Cause.TOPIC_MISCONFIGURED, str(error))
+            return process.EX_CONFIG
+        finally:
+            alerts.close()
     log.info("process.stopped")
     return process.EX_OK
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from order_consumer.projection import Projected, Projection
-from orderflow.broker import Subscription, ensure_topic, locate_unreadable, reachable
-from orderflow.errors import BrokerError, LogReplaced, TopicMisconfigured, Unreadable
+from orderflow.alerts import AlertBook, Cause
+from orderflow.broker import PARTITIONS, Subscription, locate_unreadable, reachable
+from orderflow.errors import BrokerError, LogReplaced, Unreadable
 from orderflow.events import SkipReason
 from orderflow.records import Anchor, Position
 from orderflow.store.sqlite import DatabaseError, is_transient
+from orderflow.topic_wait import wait_for_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -39,9 +41,12 @@ class Stopped(BaseException):  # no error: what handles errors must not take it 
 class OrderConsumer:
     """Applies the topic to the store until asked to stop."""
 
-    def __init__(self, settings: Settings, writer: Writer, stop: StopFlag, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, settings: Settings, writer: Writer, alerts: AlertBook, stop: StopFlag, heartbeat: Heartbeat
+    ) -> None:
         self._settings = settings
         self._writer = writer
+        self._alerts = alerts
         self._stop = stop
         self._heartbeat = heartbeat
         self._counts: Counter[str] = Counter()
@@ -52,29 +57,15 @@ class OrderConsumer:
         """Consume; after a lost log or an unreadable record, open the subscription anew."""
         try:
             while not self._stop:
-                topic = self._find_topic()
+                topic = wait_for_topic(self._settings, PROGRAM, self._stop, self._beat)
                 if topic is not None:
+                    self._alerts.resolve(Cause.TOPIC_MISCONFIGURED, "The topic was verified.")
                     self._consume_or_wait(topic)
         except Stopped:
             log.warning("batch.left", detail="asked to stop while the store took nothing; it is read again")
         finally:
             self._heartbeat.beat("draining")
             self._writer.close()
-
-    def _find_topic(self) -> Topic | None:
-        """Wait for Kafka and the topic, longer each time; None when asked to stop."""
-        delay_s = self._settings.wait_first_delay_s
-        while not self._stop:
-            self._beat("waiting", f"Kafka at {self._settings.kafka_bootstrap_servers}")
-            try:
-                return ensure_topic(self._settings, PROGRAM)
-            except TopicMisconfigured:
-                raise
-            except BrokerError as error:
-                log.warning("kafka.wait_scheduled", delay_s=delay_s, error=str(error))
-                self._stop.wait(delay_s)
-                delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
-        return None
 
     def _consume_or_wait(self, topic: Topic) -> None:
         try:
@@ -96,6 +87,7 @@ class OrderConsumer:
             while not self._stop:
                 records = subscription.poll()
                 if records:
+                    self._look_at_starts(records)
                     self._apply(projection, records)
                     subscription.tell_kafka()
                 lag = self._counts["lag"] = subscription.lag()
@@ -138,8 +130,17 @@ class OrderConsumer:
 
     def _open_epoch(self, topic: Topic, reason: str) -> int:
         epoch = self._writer.open_epoch(topic, reason)
-        log.error("alert.opened", cause="log_replaced", epoch=epoch, topic=topic.name, detail=reason)
+        self._alerts.open(Cause.LOG_REPLACED, f"Epoch {epoch} of the topic {topic.name!r} was opened: {reason}")
         return epoch
+
+    def _look_at_starts(self, records: Sequence[Record]) -> None:
+        """Alert where a partition that is read for the first time does not begin at its offset 0."""
+        if len(self._positions) == PARTITIONS:
+            return
+        starts = {r.partition: r.offset for r in reversed(records) if r.partition not in self._positions}
+        for partition, offset in starts.items():
+            if offset > 0:
+                self._alerts.open(Cause.LOG_STARTS_LATE, f"Partition {partition} begins at offset {offset}.")
 
     def _pass_unreadable(self, projection: Projection, topic: Topic, error: Unreadable) -> None:
         """Find what cannot be read, keep its place as skipped, go on behind it."""
@@ -174,9 +175,10 @@ class OrderConsumer:
             return self._store(projection.project, [record])
         except Exception as error:  # noqa: BLE001 (here the loop decides: it is skipped with its trace)
             skipped = projection.skip_unforeseen(record, error)
-            place = {"partition": record.partition, "offset": record.offset}
-            log.error("alert.opened", cause="internal_error", **place)  # noqa: TRY400 (the row has the trace)
-            return self._store(lambda _: skipped, [record])
+            projected = self._store(lambda _: skipped, [record])
+            place = f"Partition {record.partition}, offset {record.offset}"
+            self._alerts.open(Cause.INTERNAL_ERROR, f"{place}: {type(error).__name__}: {error}", 1)
+            return projected
 
     def _store(self, project: Callable[[Sequence[Record]], Projected], records: Sequence[Record]) -> Projected:
         """Project and write; while the store is locked or the disk is full, wait and try again. Nothing is skipped."""
@@ -218,7 +220,9 @@ class OrderConsumer:
             )  # fmt: skip
         unreadable = [row for row in projected.batch.skipped if row.reason == SkipReason.UNREADABLE_RECORD]
         if unreadable:
-            log.error("alert.opened", cause="unreadable_record", records=len(unreadable), detail=unreadable[0].detail)
+            first = unreadable[0]
+            place = f"Partition {first.partition}, offset {first.offset}"
+            self._alerts.open(Cause.UNREADABLE_RECORD, f"{place}: {first.detail}", len(unreadable))
         if records > self._settings.log_events_max:
             log.info("batch.applied", records=records, **projected.counts)
             return

@@ -1,10 +1,10 @@
-"""What is published, and what can come of it."""
+"""What is published, and what can come of it. Plain values, no client."""
 
 from __future__ import annotations
 
 import msgspec
 
-from orderflow.errors import BrokerError  # noqa: TC001 (msgspec reads the annotations at run time)
+from orderflow.errors import OrderflowError  # noqa: TC001 (msgspec reads the annotations at run time)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -25,16 +25,22 @@ class Published(msgspec.Struct, frozen=True, gc=False):
     offset: int
 
 
+class Spooled(msgspec.Struct, frozen=True, gc=False):
+    """The event is on disk under its id, and will be published in order; so many wait in front of it."""
+
+    ahead: int
+
+
 class Refused(msgspec.Struct, frozen=True):
     """The event will never appear on the topic."""
 
-    error: BrokerError
+    error: OrderflowError
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """The event was sent without an acknowledgement: it may be on the topic, or come to it later."""
+    """The event was sent without an acknowledgement, and could not be spooled: it may be on the topic, now or later."""
 
-    error: BrokerError
+    error: OrderflowError
 
 
-Outcome = Published | Refused | Unknown
+Outcome = Published | Spooled | Refused | Unknown

@@ -1,0 +1,72 @@
+"""The outbox as an operator sees it: looking at what waits, and settling what is held."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orderflow.store.outbox_file import OutboxFile
+from orderflow.store.outbox_rows import SELECT, Entry, State, now_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from orderflow.settings import Settings
+
+
+#: What may be asked for, and the states that it means.
+STATES: dict[str, tuple[State, ...]] = {
+    "undelivered": ("waiting", "held"),
+    "waiting": ("waiting",),
+    "held": ("held",),
+    "delivered": ("delivered",),
+    "discarded": ("discarded",),
+}
+
+
+class OutboxDesk:
+    """The table, for people. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._file = OutboxFile(settings)
+
+    def oldest_waiting_at(self) -> int | None:
+        """Tell since when the oldest undelivered event waits; None when none does."""
+        rows = self._file.query("SELECT spooled_at FROM outbox WHERE state IN ('waiting', 'held') ORDER BY seq LIMIT 1")
+        return rows[0][0] if rows else None
+
+    def entries(
+        self, states: Collection[State], *, order_id: str | None = None, after: int = 0, limit: int = 100
+    ) -> list[Entry]:
+        """Give rows in these states, of one order or of all, in order of arrival, behind the number ``after``."""
+        marks = ", ".join("?" * len(states))
+        of_order = "" if order_id is None else "AND order_id = ? "
+        parameters = [*states, after, *([] if order_id is None else [order_id]), limit]
+        sql = f"{SELECT} WHERE state IN ({marks}) AND seq > ? {of_order}ORDER BY seq LIMIT ?"  # no outside text
+        return [Entry(*row) for row in self._file.query(sql, parameters)]
+
+    def find(self, name: str) -> list[Entry]:
+        """Give the rows of one number or event id."""
+        column = "seq" if name.isascii() and name.isdigit() and len(name) < 19 else "event_id"  # noqa: PLR2004
+        value = int(name) if column == "seq" else name
+        return [Entry(*row) for row in self._file.query(f"{SELECT} WHERE {column} = ? ORDER BY seq", (value,))]
+
+    def held(self) -> list[int]:
+        """Give the numbers of all that are held."""
+        return [seq for (seq,) in self._file.query("SELECT seq FROM outbox WHERE state = 'held' ORDER BY seq")]
+
+    def retry(self, seqs: Collection[int]) -> int:
+        """Let held events wait for their delivery again; tell how many were held."""
+        return self._change(seqs, "UPDATE outbox SET state = 'waiting' WHERE seq = ? AND state = 'held'")
+
+    def discard(self, seqs: Collection[int], author: str, reason: str) -> int:
+        """Give held events up for good, so that the later ones of their orders go on; tell how many were held."""
+        return self._change(
+            seqs,
+            "UPDATE outbox SET state = 'discarded', author = ?2, reason = ?3, settled_at = ?4 "
+            "WHERE seq = ?1 AND state = 'held'",
+            (author, reason, now_ms()),
+        )
+
+    def _change(self, seqs: Collection[int], sql: str, parameters: tuple[object, ...] = ()) -> int:
+        with self._file.transaction() as connection:
+            return sum(connection.execute(sql, (seq, *parameters)).rowcount for seq in seqs)

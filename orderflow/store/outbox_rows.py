@@ -1,0 +1,72 @@
+"""The rows of the outbox: the columns, in the words of outbox.sql, and what is told of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal, NamedTuple
+
+from orderflow import headers
+from orderflow.messages import Message
+
+State = Literal["waiting", "held", "delivered", "discarded"]
+
+
+class Addition(NamedTuple):
+    """What became of an event that was to be added."""
+
+    state: State  # delivered: it came to Kafka before, and the place says where
+    ahead: int  # events that wait in front of it
+    partition: int | None = None
+    offset: int | None = None
+
+
+class Entry(NamedTuple):
+    """A row."""
+
+    seq: int
+    order_id: str
+    event_id: str
+    key: bytes
+    value: bytes
+    headers: bytes
+    bytes: int
+    trace_id: str
+    sent: int
+    spooled_at: int
+    state: State
+    reason: str | None
+    author: str | None
+    partition: int | None
+    offset: int | None
+    settled_at: int | None
+
+    def message(self) -> Message:
+        """Give the event as it is to be published."""
+        pairs = tuple((name, value or b"") for name, value in headers.pairs(self.headers))
+        return Message(self.key, self.value, pairs, self.order_id, self.event_id, self.trace_id)
+
+
+class Totals(NamedTuple):
+    """How much there is, in events and bytes; ``delivered_ever`` only grows."""
+
+    waiting: int
+    held: int
+    delivered: int
+    discarded: int
+    bytes_undelivered: int
+    bytes_delivered: int
+    delivered_ever: int
+
+    @property
+    def undelivered(self) -> int:
+        """Events that were accepted and did not come to Kafka yet."""
+        return self.waiting + self.held
+
+
+def now_ms() -> int:
+    """Tell the time in ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+#: Reads rows as `Entry` has their columns.
+SELECT = f"SELECT {', '.join(Entry._fields)} FROM outbox"  # noqa: S608 (no outside text)

@@ -1,0 +1,52 @@
+"""A row of the outbox as people and machines are shown it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from orderflow import events, headers
+from orderflow.errors import InvalidEvent
+
+if TYPE_CHECKING:
+    from orderflow.store.outbox_rows import Entry
+
+
+def moment(at_ms: int | None) -> str | None:
+    """Write a time in ms since 1970 as RFC 3339, in UTC."""
+    if at_ms is None:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def shown(entry: Entry) -> dict[str, Any]:
+    """Give a row without its payload."""
+    return {
+        "seq": entry.seq,
+        "orderId": entry.order_id,
+        "eventId": entry.event_id,
+        "type": _type(entry.value),
+        "state": entry.state,
+        "reason": entry.reason,
+        "author": entry.author,
+        "maybeOnTopic": bool(entry.sent),
+        "spooledAt": moment(entry.spooled_at),
+        "settledAt": moment(entry.settled_at),
+        "partition": entry.partition,
+        "offset": entry.offset,
+        "bytes": entry.bytes,
+        "traceId": entry.trace_id or None,
+    }
+
+
+def shown_with_payload(entry: Entry) -> dict[str, Any]:
+    """Give a row with what it holds, as text."""
+    pairs = {name: (value or b"").decode(errors="backslashreplace") for name, value in headers.pairs(entry.headers)}
+    return shown(entry) | {"headers": pairs, "payload": entry.value.decode(errors="backslashreplace")}
+
+
+def _type(value: bytes) -> str | None:
+    try:
+        return events.TYPES[type(events.decode(value))]
+    except InvalidEvent:
+        return None

@@ -1,0 +1,231 @@
+"""The outbox: what is added is there once and in order, bounded, and its totals are those of its rows."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from orderflow.errors import OutboxFull, StoreIncompatible, StoreUnavailable
+from orderflow.messages import Message
+from orderflow.settings import Settings
+from orderflow.store.outbox import ROW_BYTES, Outbox
+from orderflow.store.outbox_desk import OutboxDesk
+from orderflow.store.outbox_rows import Addition
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def message(order: str, number: int = 0, size: int = 1) -> Message:
+    headers = (("traceparent", b"00-1-2-01"), ("empty", b""))
+    return Message(order.encode(), b"v" * size, headers, order, f"{order}-{number}", "trace")
+
+
+def settings(tmp_path: Path, **more: Any) -> Settings:
+    return Settings(var_dir=str(tmp_path), **more)
+
+
+def test_what_was_added_comes_back_as_it_was_and_in_order(tmp_path: Path) -> None:
+    outbox = Outbox(settings(tmp_path))
+    messages = [message("a"), message("b"), message("a", 1)]
+
+    added = outbox.add([(one, False) for one in messages])
+
+    assert added == [Addition("waiting", 0), Addition("waiting", 1), Addition("waiting", 2)]
+    assert [entry.message() for entry in outbox.deliverable(10)] == messages
+    assert [entry.message() for entry in outbox.deliverable(2)] == messages[:2]
+    assert outbox.waiting_orders() == {"a", "b"}
+
+
+def test_an_event_is_there_once_and_once_sent_stays_sent(tmp_path: Path) -> None:
+    outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
+    outbox.add([(message("a"), False), (message("b"), False)])
+
+    again = outbox.add([(message("b"), True), (message("c"), False)])
+    outbox.add([(message("b"), False)])
+
+    assert again == [Addition("waiting", 1), Addition("waiting", 2)]
+    assert [(entry.order_id, entry.sent) for entry in desk.entries(("waiting",))] == [("a", 0), ("b", 1), ("c", 0)]
+
+
+def test_two_orders_may_have_the_same_event_id(tmp_path: Path) -> None:
+    """An event id is unique within its order."""
+    outbox = Outbox(settings(tmp_path))
+    one, other = message("a"), message("b")
+    other = Message(other.key, other.value, other.headers, other.order_id, one.event_id)
+
+    assert outbox.add([(one, False), (other, False)]) == [Addition("waiting", 0), Addition("waiting", 1)]
+
+
+def test_beyond_the_bound_of_events_or_bytes_none_is_added(tmp_path: Path) -> None:
+    by_events = Outbox(settings(tmp_path / "a", outbox_max_events=2))
+    by_bytes = Outbox(settings(tmp_path / "b", outbox_max_mb=1))
+
+    few = by_events.add([(message(f"o{number}"), False) for number in range(4)])
+    large = by_bytes.add([(message(f"o{number}", size=400_000), False) for number in range(2)])
+    none_more = by_bytes.add([(message("o3", size=400_000), False), (message("o4"), False)])
+
+    assert [type(one) for one in few] == [Addition, Addition, OutboxFull, OutboxFull]
+    assert "2 events of at most 2" in str(few[2])
+    assert [type(one) for one in large] == [Addition, Addition]
+    assert [type(one) for one in none_more] == [OutboxFull, OutboxFull], "a later one does not slip in"
+    assert by_bytes.totals().bytes_undelivered > 2 * (400_000 + ROW_BYTES)
+
+
+def test_room_is_made_by_delivery(tmp_path: Path) -> None:
+    outbox = Outbox(settings(tmp_path, outbox_max_events=1))
+    outbox.add([(message("a"), False)])
+    (entry,) = outbox.deliverable(1)
+
+    outbox.settle([(entry.seq, 3, 4)], [], [])
+
+    assert outbox.add([(message("b"), False)]) == [Addition("waiting", 0)]
+    assert outbox.add([(message("a"), False)]) == [Addition("delivered", 0, 3, 4)]
+
+
+def test_a_held_event_holds_its_order_until_it_is_retried_or_discarded(tmp_path: Path) -> None:
+    outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
+    outbox.add([(message("a"), False), (message("a", 1), False), (message("b"), False)])
+    first = outbox.deliverable(1)[0].seq
+
+    outbox.settle([], [(first, "too large")], [])
+    held = [entry.order_id for entry in outbox.deliverable(10)]
+    behind = outbox.undeliverable()
+    retried = desk.retry([first, first + 1])
+    after_retry = [entry.event_id for entry in outbox.deliverable(10)]
+    outbox.settle([], [(first, "too large")], [])
+    discarded = desk.discard([first], "kim", "sent in two parts")
+
+    assert held == ["b"]
+    assert behind == 1
+    assert (retried, discarded) == (1, 1), "only what is held is changed"
+    assert after_retry == ["a-0", "a-1", "b-0"]
+    assert [entry.event_id for entry in outbox.deliverable(10)] == ["a-1", "b-0"]
+    (row,) = desk.find("a-0")
+    assert (row.state, row.author, row.reason) == ("discarded", "kim", "sent in two parts")
+
+
+def test_what_was_discarded_may_come_again(tmp_path: Path) -> None:
+    outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
+    outbox.add([(message("a"), False)])
+    outbox.settle([], [(1, "no")], [])
+    desk.discard([1], "kim", "no")
+
+    assert outbox.add([(message("a"), False)]) == [Addition("waiting", 0)]
+    assert [entry.state for entry in desk.find("a-0")] == ["discarded", "waiting"]
+
+
+def test_delivered_events_are_removed_after_a_while_and_others_stay(tmp_path: Path) -> None:
+    outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
+    outbox.add([(message("a"), False), (message("b"), False)])
+    outbox.settle([(1, 0, 0)], [], [])
+
+    kept = outbox.prune(keep_s=3600)
+    gone = outbox.prune(keep_s=-1)
+
+    assert (kept, gone) == (0, 1)
+    assert [entry.order_id for entry in desk.entries(("waiting", "delivered"))] == ["b"]
+    assert outbox.totals().delivered_ever == 1
+
+
+def test_delivered_events_beyond_the_bound_are_removed_early(tmp_path: Path) -> None:
+    outbox = Outbox(settings(tmp_path, outbox_max_events=3))
+    for number in range(5):
+        outbox.add([(message(f"o{number}"), False)])
+        outbox.settle([(number + 1, 0, 0)], [], [])
+
+    outbox.prune(keep_s=3600)
+
+    assert outbox.totals().delivered == 3
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "deliver", "hold", "retry", "discard", "prune"]), st.integers(1, 6)))
+
+
+@given(STEPS)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_the_totals_are_those_of_the_rows(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    """Whatever is done, in whatever sequence."""
+    own = settings(tmp_path_factory.mktemp("outbox"))
+    outbox, desk = Outbox(own), OutboxDesk(own)
+    for number, (step, seq) in enumerate(steps):
+        match step:
+            case "add":
+                outbox.add([(message(f"o{seq}", number, size=seq), False)])
+            case "deliver":
+                outbox.settle([(seq, 0, 0)], [], [])
+            case "hold":
+                outbox.settle([], [(seq, "no")], [])
+            case "retry":
+                desk.retry([seq])
+            case "discard":
+                desk.discard([seq], "kim", "no")
+            case "prune":
+                outbox.prune(keep_s=-1)
+
+    totals = outbox.totals()
+    rows = desk.entries(("waiting", "held", "delivered", "discarded"), limit=1_000)
+    states = [row.state for row in rows]
+    assert totals[:4] == tuple(states.count(state) for state in ("waiting", "held", "delivered", "discarded"))
+    assert totals.bytes_undelivered == sum(row.bytes for row in rows if row.state in {"waiting", "held"})
+    assert totals.bytes_delivered == sum(row.bytes for row in rows if row.state == "delivered")
+    assert outbox.waiting_orders() == {row.order_id for row in rows if row.state in {"waiting", "held"}}
+
+
+def test_a_commit_is_synced_and_its_journal_stays(tmp_path: Path) -> None:
+    """A journal that is deleted without a sync of its folder comes back with the power, and undoes the commit."""
+    outbox = Outbox(settings(tmp_path))
+    outbox.add([(message("a"), False)])
+    connection = outbox._file._connection
+
+    assert connection is not None
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert (tmp_path / "outbox.db-journal").stat().st_size == 0
+
+
+def test_a_lock_beyond_the_wait_is_an_error_and_passes(tmp_path: Path) -> None:
+    outbox = Outbox(settings(tmp_path, outbox_busy_timeout_s=0.1))
+    outbox.add([(message("a"), False)])
+    other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+
+    with pytest.raises(StoreUnavailable, match="locked"):
+        outbox.add([(message("b"), False)])
+    other.execute("ROLLBACK")
+    other.close()
+
+    assert outbox.add([(message("b"), False)]) == [Addition("waiting", 1)]
+
+
+def test_a_file_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "outbox.db") as other:
+        other.execute("PRAGMA user_version = 99")
+
+    with pytest.raises(StoreIncompatible, match=r"schema version 99.*events wait in it"):
+        Outbox(settings(tmp_path)).totals()
+
+
+def test_many_processes_worth_of_openers_make_one_file(tmp_path: Path) -> None:
+    """Each of them finds no tables at first."""
+    outboxes = [Outbox(settings(tmp_path)) for _ in range(8)]
+    results: list[object] = []
+
+    def add(index: int) -> None:
+        results.extend(outboxes[index].add([(message(f"o{index}"), False)]))
+
+    threads = [threading.Thread(target=add, args=[index]) for index in range(len(outboxes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert sorted(one.ahead for one in results if isinstance(one, Addition)) == list(range(8))

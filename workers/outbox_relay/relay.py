@@ -1,0 +1,207 @@
+"""The loop: read what waits, send it, take note of what Kafka acknowledged. It waits for Kafka inside.
+
+Of each order one event is on its way at a time, of many orders at once. An event counts as delivered only when Kafka
+has acknowledged it; killed between the two, the relay sends it again, and its id removes the second copy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from orderflow.alerts import AlertBook, Cause
+from orderflow.errors import BrokerError, Rejected, StoreUnavailable, Unacknowledged
+from orderflow.messages import Published
+from orderflow.topic_wait import wait_for_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orderflow.broker import Producer
+    from orderflow.broker.requests import Result
+    from orderflow.process import Heartbeat, State, StopFlag
+    from orderflow.settings import Settings
+    from orderflow.store.outbox import Outbox
+    from orderflow.store.outbox_rows import Entry
+
+PROGRAM = "outbox-relay"
+
+#: Acknowledgements are taken note of at least this often: a commit costs as much as sending dozens of events.
+NOTE_EVERY_S = 0.2
+
+#: Pause between two looks for delivered events that were kept long enough.
+PRUNE_EVERY_S = 1.0
+
+log = structlog.get_logger(PROGRAM)
+
+
+@dataclass
+class Notes:
+    """What came of some events, to be written into the outbox."""
+
+    delivered: list[tuple[int, int, int]] = field(default_factory=list)  # seq, partition, offset
+    held: list[tuple[int, str]] = field(default_factory=list)  # seq, reason
+    sent: list[int] = field(default_factory=list)  # without an acknowledgement
+    error: BrokerError | None = None
+
+
+class OutboxRelay:
+    """Delivers the outbox until asked to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        producer: Producer,
+        alerts: AlertBook,
+        stop: StopFlag,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._producer = producer
+        self._alerts = alerts
+        self._stop = stop
+        self._heartbeat = heartbeat
+        self._counts: Counter[str] = Counter()
+        self._pruned_at = 0.0
+
+    def run(self) -> None:
+        """Wait for the topic, then deliver."""
+        try:
+            if wait_for_topic(self._settings, PROGRAM, self._stop, self._beat) is None:
+                return
+            self._alerts.resolve(Cause.TOPIC_MISCONFIGURED, "The topic was verified.")
+            while not self._stop:
+                self._turn()
+        finally:
+            self._heartbeat.beat("draining")
+            self._producer.drop()
+            self._outbox.close()
+
+    def _turn(self) -> None:
+        """Deliver some of what waits, or rest; after a failure longer each time."""
+        delay_s = self._settings.wait_first_delay_s
+        while not self._stop:
+            try:
+                failed = self._deliver_some()
+            except StoreUnavailable as error:
+                log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
+                self._beat("waiting", f"the outbox: {error}")
+            else:
+                if failed is None:
+                    return
+                log.warning("relay.retry_scheduled", delay_s=delay_s, error=str(failed))
+                self._beat("waiting", f"Kafka at {self._settings.kafka_bootstrap_servers}: {failed}")
+            self._stop.wait(delay_s)
+            delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
+
+    def _deliver_some(self) -> BrokerError | None:
+        """Send what waits longest; rest when nothing does. Tell why Kafka did not take all."""
+        entries = self._outbox.deliverable(self._settings.relay_batch_max)
+        self._beat("running")
+        if not entries:
+            self._rest()
+            return None
+        notes = Notes()
+        try:
+            self._send(entries, notes)
+        finally:
+            self._write(notes)
+        return notes.error
+
+    def _rest(self) -> None:
+        totals = self._outbox.totals()
+        self._counts["waiting"], self._counts["held"] = totals.waiting, totals.held
+        if not totals.held:
+            self._alerts.resolve(Cause.EVENT_HELD, "No event is held any more.")
+        if time.monotonic() - self._pruned_at > PRUNE_EVERY_S:
+            self._pruned_at = time.monotonic()
+            self._counts["pruned"] += self._outbox.prune(self._settings.outbox_keep_delivered_s)
+        self._stop.wait(self._settings.relay_poll_s)
+
+    # Sending.
+
+    def _send(self, entries: Sequence[Entry], notes: Notes) -> None:
+        """Send round after round, in each the first event of every order; an order that fails is left alone."""
+        until = time.monotonic() + NOTE_EVERY_S
+        left = list(entries)
+        while left and not self._stop and time.monotonic() < until:
+            group, left = _first_of_each(left)
+            failed = set()
+            for entry, result in zip(group, self._results(group), strict=True):
+                if isinstance(result, Published):
+                    notes.delivered.append((entry.seq, result.partition, result.offset))
+                    continue
+                failed.add(entry.order_id)
+                if isinstance(result, Rejected):
+                    notes.held.append((entry.seq, str(result)))
+                    continue
+                notes.error = result
+                if isinstance(result, Unacknowledged) and not entry.sent:
+                    notes.sent.append(entry.seq)
+            left = [entry for entry in left if entry.order_id not in failed]
+
+    def _results(self, group: Sequence[Entry]) -> list[Result]:
+        """Send a group; an error that nobody foresaw costs only the event that raises it."""
+        try:
+            return self._producer.deliver([entry.message() for entry in group])
+        except Exception:
+            log.exception("relay.failed", events=len(group))
+            return [self._result_alone(entry) for entry in group]
+
+    def _result_alone(self, entry: Entry) -> Result:
+        try:
+            (result,) = self._producer.deliver([entry.message()])
+        except Exception as error:
+            log.exception("relay.failed", events=1, order_id=entry.order_id, event_id=entry.event_id)
+            return Rejected(f"Sending it raised an error that nobody foresaw: {error!r}")
+        return result
+
+    def _write(self, notes: Notes) -> None:
+        """Take note of what came of the events. What is not written down would be sent again: try until it is."""
+        delay_s = self._settings.wait_first_delay_s
+        while True:
+            try:
+                self._outbox.settle(notes.delivered, notes.held, notes.sent)
+                break
+            except StoreUnavailable as error:
+                log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
+                self._beat("waiting", f"the outbox: {error}")
+                if self._stop.wait(delay_s):
+                    log.warning("relay.left", events=len(notes.delivered), detail="not noted, so they are sent again")
+                    return
+                delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
+        self._report(notes)
+
+    # What is told.
+
+    def _report(self, notes: Notes) -> None:
+        self._counts["delivered"] += len(notes.delivered)
+        if notes.delivered:
+            log.info("outbox.delivered", events=len(notes.delivered))
+        for seq, reason in notes.held:
+            log.error("outbox.held", seq=seq, reason=reason)
+        if notes.held:
+            seq, reason = notes.held[0]
+            self._alerts.open(Cause.EVENT_HELD, f"Number {seq} of the outbox: {reason}", len(notes.held))
+
+    def _beat(self, state: State, waits_for: str | None = None) -> None:
+        self._heartbeat.counters = dict(self._counts)
+        self._heartbeat.beat(state, waits_for)
+
+
+def _first_of_each(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Part the first event of each order from the others."""
+    first: dict[str, Entry] = {}
+    later = []
+    for entry in entries:
+        if entry.order_id in first:
+            later.append(entry)
+        else:
+            first[entry.order_id] = entry
+    return list(first.values()), later
