@@ -107,6 +107,20 @@ def inserts(source: Path, folder: Path) -> float:
     return len(history) / seconds
 
 
+def synced_commits(folder: Path, rows: int) -> float:
+    """Write rows as large as an event, so many a transaction, each commit synced as the outbox's are: rows a second."""
+    writer = sqlite.open_outbox(folder / "synced.db", busy_timeout_s=5)
+    writer.execute("CREATE TABLE IF NOT EXISTS plain (id INTEGER PRIMARY KEY, value BLOB NOT NULL) STRICT")
+    begin, done = time.monotonic(), 0
+    while time.monotonic() - begin < SECONDS:
+        with sqlite.immediate(writer):
+            writer.executemany("INSERT INTO plain (value) VALUES (?)", [(VALUE,)] * rows)
+        done += rows
+    seconds = time.monotonic() - begin
+    writer.close()
+    return done / seconds
+
+
 def _producer(settings: Settings) -> KafkaProducer:
     """Make a producer that holds to what the publisher does: all replicas, one request in flight, no idempotence."""
     ensure_topic(msgspec.structs.replace(settings, topic=TOPIC), "ceiling")

@@ -11,16 +11,20 @@ import psutil
 from filling import order_id
 from wire import Load, Sample, get, measure, post
 
+from orderflow.broker import reachable
 from orderflow.client import Client
 from orderflow.errors import StoreUnavailable
 from orderflow.process import read_heartbeat
 from orderflow.store import sqlite
+from orderflow.store.outbox import Outbox
 
 if TYPE_CHECKING:
     from orderflow.stack import Stack
 
 CONSUMER = "order-consumer"
-PYTHON = ("order-consumer", "cart-service", "order-service")
+RELAY = "outbox-relay"
+WORKERS = (CONSUMER, RELAY)
+PYTHON = (*WORKERS, "cart-service", "order-service")
 LOOK_S = 0.005
 PATIENCE_S = 60.0
 
@@ -87,6 +91,39 @@ def applied(stack: Stack, events: int) -> float:
     return (last - first) / (end - begin)
 
 
+def spooled(stack: Stack, seconds: float = 4.0) -> Sample:
+    """Send creates from 32 connections while Kafka is away, once the breaker is open. The relay is left stopped."""
+    stack.stop(RELAY)
+    stack.stop("kafka")
+    with Client.from_settings(stack.settings) as client:
+        client.create_order(f"first-{time.time_ns()}", 2)  # It waits for its retries.
+    template = post("/create-order", '{"orderId":"ord-%d","itemsNum":2}', number_length=10)
+    sample = measure(Load(stack.settings.cart_port, template, first=next(_ids), seconds=seconds))
+    _expect_only(sample, HTTPStatus.ACCEPTED)
+    return sample
+
+
+def drained(stack: Stack) -> float:
+    """Start Kafka, then the relay: events a second, from its first delivery until nothing waits."""
+    outbox = Outbox(stack.settings)
+    stack.start("kafka")
+    deadline = time.monotonic() + PATIENCE_S
+    while not reachable(stack.settings) and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+    before = outbox.totals().waiting
+    starting = threading.Thread(target=stack.start, args=(RELAY,))
+    starting.start()
+    first, begin = before, time.monotonic()
+    while (now := outbox.totals().waiting) and time.monotonic() < deadline:
+        if first == before and now < before:
+            first, begin = now, time.monotonic()
+        time.sleep(LOOK_S)
+    took_s = time.monotonic() - begin
+    starting.join()
+    _wait_until_applied(stack)
+    return first / took_s
+
+
 def memory_mb(stack: Stack) -> dict[str, float]:
     """Give the resident memory of each program's largest process, in MB."""
     found = {}
@@ -114,7 +151,7 @@ def start_up_s(stack: Stack, program: str) -> float:
 
 
 def _is_ready(stack: Stack, program: str) -> bool:
-    if program == CONSUMER:
+    if program in WORKERS:
         beat = read_heartbeat(stack.settings, program)
         return beat is not None and beat.state == "running" and psutil.pid_exists(beat.pid)
     with Client.from_settings(stack.settings, timeout_s=1.0) as client:

@@ -1,6 +1,6 @@
 """Measure orderflow on a stack of its own, beside the ceilings of this machine: ``python benchmarks/run.py``.
 
-It takes two to three minutes. Run it on a machine that does nothing else: it says how busy the machine was before.
+It takes about four minutes. Run it on a machine that does nothing else: it says how busy the machine was before.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def measure_all(stack: Stack, folder: Path) -> list[Figure]:
             for name, value in phases.memory_mb(stack).items()
         ),
         *_starting(stack),
+        *_outage(stack, folder),
     ]
 
 
@@ -139,6 +140,20 @@ def _readable(stack: Stack) -> list[Figure]:
 def _starting(stack: Stack) -> list[Figure]:
     tell("restarting each program")
     return [Figure(f"start {name}", phases.start_up_s(stack, name), "s", note="alone") for name in phases.PYTHON]
+
+
+def _outage(stack: Stack, folder: Path) -> list[Figure]:
+    tell("spooling while Kafka is away, and draining")
+    samples = [(phases.spooled(stack), phases.drained(stack)) for _ in range(REPEAT)]
+    rate = statistics.median(drained for _, drained in samples)
+    commits = ceilings.synced_commits(folder, rows=32)
+    sends = ceilings.grouped_sends(stack.settings)
+    return [
+        *_load("spooled", [sample for sample, _ in samples], at_least=1_000, of="synced commits of 32 rows"),
+        Figure("synced commits of 32 rows", commits, "/s", note="SQLite alone, rows a second"),
+        Figure("drained by the relay", rate, "/s", at_least=2_000, of="sends in groups of 32 again"),
+        Figure("sends in groups of 32 again", sends, "/s", note="kafka-python alone"),
+    ]
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

@@ -6,22 +6,20 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 import pytest
 
 from orderflow.store.outbox_desk import OutboxDesk
 from tests.support import store
-from tests.support.calls import Answer, Caller
-from tests.support.load import Load, Writer
+from tests.support.calls import Caller
+from tests.support.load import Load, Writer, run_together
 from tests.support.outage import Rounds, log_lines, slowest_s
 from tests.support.truth import check_truth
 from tests.support.waiting import frozen, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from orderflow.settings import Settings
     from orderflow.stack import Stack
     from tests.conftest import Figures, MakeStack
@@ -87,14 +85,14 @@ def test_a_freeze_of_kafka_with_a_send_in_flight_takes_little_processor_time(
     """Writes keep trickling in for 30 s; nobody spins, and every answer comes in time."""
     stack = make_stack()
     stack.up()
-    processes = _working_processes(stack)
+    programs = _working_processes(stack)
     trickle = Trickle(time.monotonic(), threading.Event())
 
     with Load(stack.settings, writers=TRICKLE_WRITERS, work=trickle) as load:
         until(lambda: len(load.ledger.published()) >= 10, "the trickle flows", within_s=20)
         with frozen(_kafka(stack)):
             began = time.monotonic()
-            shares = _cpu_shares(processes, FROZEN_S)
+            shares = _cpu_shares(programs)
             in_flight = sum(entry.sent for entry in OutboxDesk(stack.settings).entries(("waiting",), limit=1_000))
             waiting = store.undelivered(stack.settings)
         thawed = time.monotonic()
@@ -127,10 +125,150 @@ def test_a_freeze_of_kafka_with_a_send_in_flight_takes_little_processor_time(
     assert slowest_s(load.ledger) < _deadline_s(stack.settings)
 
 
-def _cpu_shares(processes: dict[str, psutil.Process], seconds: float) -> dict[str, list[float]]:
+def _cpu_shares(programs: dict[str, psutil.Process]) -> dict[str, list[float]]:
     """How much of a core each took, part by part."""
-    shares: dict[str, list[float]] = {name: [] for name in processes}
-    at, used = time.monotonic(), _cpu_s(processes)
-    for part in range(1, round(seconds / PART_S) + 1):
-        ...
+    shares: dict[str, list[float]] = {name: [] for name in programs}
+    began = at = time.monotonic()
+    used = {name: _cpu_s(program) for name, program in programs.items()}
+    while at < began + FROZEN_S:
+        time.sleep(PART_S)
+        before, at = at, time.monotonic()
+        for name, program in programs.items():
+            used_before, used[name] = used[name], _cpu_s(program)
+            shares[name].append((used[name] - used_before) / (at - before))
     return shares
+
+
+def _cpu_s(program: psutil.Process) -> float:
+    times = program.cpu_times()
+    return float(times.user + times.system)
+
+
+def _deadline_s(settings: Settings) -> float:
+    """Within which a write must be answered: Kafka's part, then the outbox's."""
+    return settings.publish_deadline_s + settings.outbox_busy_timeout_s + MARGIN_S
+
+
+# Probes.
+
+PROBES, PROBE_PAUSE_S = 40, 0.1
+PROBE_MAX_S = 1.0
+
+
+def test_probes_are_answered_while_as_many_senders_wait_as_may(make_stack: MakeStack, figures: Figures) -> None:
+    """Kafka hangs; one sender more is refused at once, those that wait are spooled within their deadline."""
+    stack = make_stack()
+    stack.up()
+    settings = stack.settings
+    ended = threading.Event()
+    took_s: list[float] = []
+    waiting: list[int] = []
+    before = run_together(settings, 1, lambda writer: writer.create("waiting-before") and None)
+
+    def create_one(writer: Writer, number: int) -> None:
+        if number == 0:
+            writer.create(f"waiting-{writer.index}")
+        else:
+            ended.wait(60)
+
+    with (
+        closing(Caller(settings.cart_port, keep=False)) as caller,
+        frozen(_kafka(stack)),
+        Load(settings, writers=settings.publish_waiting_max, work=create_one) as load,
+    ):
+        until(lambda: load.in_flight == settings.publish_waiting_max, "all wait", within_s=5)
+        for _ in range(PROBES):
+            began = time.monotonic()
+            assert caller.call("GET", "/healthz").status == 200
+            took_s.append(time.monotonic() - began)
+            waiting.append(load.in_flight)
+            time.sleep(PROBE_PAUSE_S)
+        began = time.monotonic()
+        refused = caller.call("POST", "/create-order", {"orderId": "waiting-too-many", "itemsNum": 1})
+        refused_s = time.monotonic() - began
+        waiting.append(load.in_flight)
+        until(lambda: len(load.ledger) == settings.publish_waiting_max, "all are answered", within_s=20)
+        ended.set()
+    load.ledger.entries += before.entries
+    verdict = check_truth(load.ledger, settings)
+
+    figures(
+        f"{PROBES} probes while {settings.publish_waiting_max} senders wait",
+        **verdict.outcomes,
+        waiting=min(waiting),
+        healthz_median_s=sorted(took_s)[PROBES // 2],
+        healthz_max_s=max(took_s),
+        refused_s=refused_s,
+        slowest_answer_s=slowest_s(load.ledger),
+    )
+    assert set(waiting) == {settings.publish_waiting_max}
+    assert max(took_s) < PROBE_MAX_S
+    assert (refused.status, refused.body["type"]) == (503, "/problems/not-accepted")
+    assert refused_s < PROBE_MAX_S
+    assert verdict.outcomes == {"published": 1, "spooled": settings.publish_waiting_max}
+    assert slowest_s(load.ledger) < _deadline_s(settings)
+
+
+# Growth.
+
+OUTAGES, FIRST_LOOK = 50, 10
+
+SHORT_WAITS = {
+    "publish_attempt_timeout_s": 0.2,
+    "publish_retry_max": 1,
+    "publish_retry_first_delay_s": 0.05,
+    "publish_deadline_s": 1.0,
+    "breaker_probe_interval_s": 0.1,
+    "breaker_probe_timeout_s": 0.3,
+    "wait_first_delay_s": 0.05,
+    "wait_max_delay_s": 0.2,
+}
+
+RSS_GROWTH_MAX = 15 * 2**20
+
+
+class Size(NamedTuple):
+    """How large a process is."""
+
+    threads: int
+    descriptors: int
+    rss: int
+
+    @classmethod
+    def of(cls, program: psutil.Process) -> Size:
+        return cls(program.num_threads(), program.num_fds(), program.memory_info().rss)
+
+
+def test_nothing_grows_with_the_number_of_outages(make_stack: MakeStack, figures: Figures) -> None:
+    """Fifty short freezes under a light load: threads, descriptors and memory are as after the tenth."""
+    stack = make_stack(**SHORT_WAITS)
+    stack.up()
+    programs = _working_processes(stack)
+    sizes: list[dict[str, Size]] = []
+    back_s, took_s = [], []
+
+    with Load(stack.settings, writers=4, work=Rounds(pause_s=0.05)) as load:
+        for outage in range(OUTAGES):
+            began = time.monotonic()
+            with frozen(_kafka(stack)):
+                until(lambda: _spooled_since(load, began), "an event is spooled", within_s=10)  # noqa: B023 (asked at once)
+            thawed = time.monotonic()
+            until(lambda: _published_anew(stack, load, outage), "a new order is published", within_s=20)  # noqa: B023
+            back_s.append(time.monotonic() - thawed)
+            until(lambda: store.undelivered(stack.settings) == 0, "the outbox is drained", within_s=20)
+            took_s.append(time.monotonic() - began)
+            sizes.append({name: Size.of(program) for name, program in programs.items()})
+    import json, pathlib
+
+    pathlib.Path("/tmp/exp/sizes.json").write_text(json.dumps([sizes, back_s, took_s]))
+    verdict = check_truth(load.ledger, stack.settings)
+
+
+def _spooled_since(load: Load, moment: float) -> bool:
+    return any(entry.outcome == "spooled" and entry.sent > moment for entry in load.ledger.entries[-50:])
+
+
+def _published_anew(stack: Stack, load: Load, outage: int) -> bool:
+    """Whether a new order is published; what was told goes into the ledger."""
+    with closing(Writer(-1, stack.settings, load.ledger)) as writer:
+        return writer.create(f"anew-{outage}-{time.monotonic_ns()}").published
