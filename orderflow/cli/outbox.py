@@ -76,9 +76,12 @@ def show(
         return
     for event in found:
         width = max(map(len, event))
+        headers = event.pop("headers")
         for key, value in event.items():
             if value is not None:
                 typer.echo(f"{key.ljust(width)}  {value}")
+        for key, value in headers.items():
+            typer.echo(f"{'header'.ljust(width)}  {key}: {value}")
 
 
 @app.command()

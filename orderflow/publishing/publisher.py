@@ -150,17 +150,25 @@ class Publisher:
                 pending = self._retry(pending)
         except Exception:
             log.exception("publish.failed", events=len(group))
-            pending = [waiter for waiter in group if waiter.outcome is None and waiter.lane is self._direct]
+            pending = [waiter for waiter in group if waiter.outcome is None]
             for waiter in pending:
                 waiter.sent = True  # Nobody knows how far it got.
+        left = [waiter for waiter in group if waiter.outcome is None]
         if pending:
-            self._give_up(pending, probing=probing)
-        elif probing:
-            with self._lock:
+            self._give_up(left, str(pending[0].error or UNFORESEEN), probing=probing)
+        elif left or probing:
+            self._settle_rest(left, probing=probing)
+
+    def _settle_rest(self, left: list[Waiter], *, probing: bool) -> None:
+        """Kafka answered: what it rejected, though an earlier attempt may have arrived, waits with its order."""
+        with self._lock:
+            if left:
+                self._send_behind([*left, *self._direct.empty({waiter.message.key for waiter in left})])
+            if probing:
                 self.breaker.succeed()
 
     def _retry(self, pending: list[Waiter]) -> list[Waiter]:
-        """Try again until all are acknowledged, or retries or time are spent; return what is left."""
+        """Try again until all are settled, or retries or time are spent; return what is left."""
         try:
             for attempt in self._policy.attempts():
                 with attempt:
@@ -174,7 +182,7 @@ class Publisher:
         return pending
 
     def _attempt(self, pending: list[Waiter], timeout_s: float | None = None) -> list[Waiter]:
-        """Send once; settle what is certain; return the rest."""
+        """Send once; settle what is certain; return what another attempt may change."""
         results = self._producer.deliver([waiter.message for waiter in pending], timeout_s)
         left = []
         for waiter, result in zip(pending, results, strict=True):
@@ -183,30 +191,24 @@ class Publisher:
                 continue
             waiter.error = result
             if isinstance(result, Rejected):
-                self._reject(waiter, result)
+                log.error("publish.rejected", error=str(result), **_fields([waiter]))
+                if not waiter.sent:
+                    waiter.give_up(result)
                 continue
             waiter.sent = waiter.sent or isinstance(result, Unacknowledged)
             left.append(waiter)
         return left
 
-    def _reject(self, waiter: Waiter, error: Rejected) -> None:
-        """Refuse it; where an earlier attempt may have arrived, let it wait for a person, and its order behind it."""
-        log.error("publish.rejected", error=str(error), **_fields([waiter]))
-        if not waiter.sent:
-            waiter.give_up(error)
-            return
-        with self._lock:
-            self._send_behind([waiter, *self._direct.empty({waiter.message.key})])
-
-    def _give_up(self, pending: list[Waiter], *, probing: bool) -> None:
+    def _give_up(self, left: list[Waiter], why: str, *, probing: bool) -> None:
         """Open the breaker; what was not acknowledged, and all that waits behind it, goes to the outbox."""
-        why = str(pending[0].error or UNFORESEEN)
         with self._lock:
             self.breaker.fail(why)
-            self._send_behind([*pending, *self._direct.empty()])
-        tell = log.warning if probing else log.error  # That Kafka is away was told before.
-        sent = sum(waiter.sent for waiter in pending)
-        tell("breaker.probe_failed" if probing else "publish.gave_up", sent=sent, error=why, **_fields(pending))
+            self._send_behind([*left, *self._direct.empty()])
+        sent = sum(waiter.sent for waiter in left)
+        if probing:  # No error: that Kafka is away was told before.
+            log.warning("breaker.probe_failed", sent=sent, error=why, **_fields(left))
+        else:
+            log.error("publish.gave_up", sent=sent, error=why, **_fields(left))
 
     # The lane to the outbox.
 

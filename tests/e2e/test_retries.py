@@ -67,9 +67,9 @@ def test_delays_grow_by_the_factor_within_the_jitter_to_the_cap(make_stack: Make
         before = writer.create("retry-before")
         with frozen(pid):
             entry = writer.create("retry-hung")
+    verdict = check_truth(ledger, stack.settings)
     lines = log_lines(stack, "cart-service", "publish.retry_scheduled")
     (gave_up,) = log_lines(stack, "cart-service", "publish.gave_up")
-    verdict = check_truth(ledger, stack.settings)
 
     delays_s = [line["delay_s"] for line in lines]
     passed_s = _seconds_between([*lines, gave_up])
@@ -154,7 +154,7 @@ def test_a_client_whose_answers_are_lost_retries_with_its_key(
 
     keys = len(proxy.answers)
     on_topic = {record.event_id for record in records}
-    created = Counter(row.order_id for row in store.history(settings).values() if row.outcome == "applied")
+    applied = Counter(row.order_id for row in store.history(settings).values() if row.outcome == "applied")
     figures(
         f"clients' retries, {meanwhile}",
         keys=keys,
@@ -173,7 +173,7 @@ def test_a_client_whose_answers_are_lost_retries_with_its_key(
         assert all(answer.body["order"] == answers[0].body["order"] for answer in answers), answers
     assert len(on_topic) == keys
     assert len(records) > keys > ORDERS == verdict.orders
-    assert created == {f"lossy-{number}": 1 + len(STATUSES) for number in range(ORDERS)}
+    assert applied == {f"lossy-{number}": 1 + len(STATUSES) for number in range(ORDERS)}
     if meanwhile == "Kafka runs":
         assert len(records) == len(ledger), "a retry was not published"
     else:
@@ -182,7 +182,7 @@ def test_a_client_whose_answers_are_lost_retries_with_its_key(
 
 @dataclass
 class Client:
-    """Writes every so manieth order, and sends each write again, with its key, until an answer comes."""
+    """Writes its share of the orders, and sends each write again, with its key, until an answer comes."""
 
     proxy: Proxy
     ledger: Ledger
@@ -217,9 +217,9 @@ class Client:
 class Loss(Enum):
     """What a client sees in place of an answer."""
 
-    CLOSED = "closed"
+    CLOSED = "closed"  # the connection ends in good order
     RESET = "reset"
-    HALF = "half"  # the connection ends in the middle of the answer
+    HALF = "half"  # it ends in the middle of the answer
 
 
 @dataclass
