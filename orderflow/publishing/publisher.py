@@ -64,11 +64,11 @@ class Publisher:
             self.in_flight += 1
         try:
             while waiter.outcome is None:
-                if not waiter.gate.acquire(timeout=max(0.0, waiter.left_s())):
-                    self._overdue(waiter)
-                elif waiter.leads and waiter.lane is not None:
+                if waiter.leads and waiter.lane is not None:
                     waiter.leads = False
                     waiter.lane.lead()
+                elif not waiter.gate.acquire(timeout=max(0.0, waiter.left_s())):
+                    self._overdue(waiter)
         finally:
             with self._lock:
                 self.in_flight -= 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 import pytest
 
+from orderflow.process import read_heartbeat
 from orderflow.store.outbox_desk import OutboxDesk
 from tests.support import store
 from tests.support.calls import Caller
@@ -247,7 +248,7 @@ class Size(NamedTuple):
 
 
 def test_nothing_grows_with_the_number_of_outages(make_stack: MakeStack, figures: Figures) -> None:
-    """Fifty short freezes under a light load: threads, descriptors and memory are as after the tenth."""
+    """Fifty freezes in which service and relay fail to send: threads, descriptors and memory are as after the tenth."""
     stack = make_stack(**SHORT_WAITS)
     stack.up()
     programs = _working_processes(stack)
@@ -259,6 +260,7 @@ def test_nothing_grows_with_the_number_of_outages(make_stack: MakeStack, figures
             began = time.monotonic()
             with frozen(_kafka(stack)):
                 until(lambda: _spooled_since(load, began), "an event is spooled", within_s=10)  # noqa: B023 (asked at once)
+                until(lambda: _relay_waits_since(stack, began), "the relay fails, too", within_s=10)  # noqa: B023 (asked at once)
             thawed = time.monotonic()
             until(lambda: _published_anew(stack, load, outage), "a new order is published", within_s=20)  # noqa: B023 (asked at once)
             back_s.append(time.monotonic() - thawed)
@@ -295,6 +297,11 @@ def _smallest(sizes: list[dict[str, Size]]) -> dict[str, Size]:
 
 def _spooled_since(load: Load, moment: float) -> bool:
     return any(entry.outcome == "spooled" and entry.sent > moment for entry in load.ledger.entries[-50:])
+
+
+def _relay_waits_since(stack: Stack, moment: float) -> bool:
+    beat = read_heartbeat(stack.settings, "outbox-relay")
+    return beat is not None and beat.waits_for is not None and beat.age_s() < time.monotonic() - moment
 
 
 def _published_anew(stack: Stack, load: Load, outage: int) -> bool:
