@@ -145,7 +145,7 @@ def _problem(event: Event, outcome: Refused | Unknown) -> Problem:
     if isinstance(error, Rejected):
         detail = f"Kafka refuses this event, and will refuse it again; it was not published. {error}"
         return Problem(503, "event-rejected", detail, **members)
-    detail = f"The event was not taken, and will not be published; send it again later. {error}"
+    detail = f"The event was not taken, and nothing is published for this request; send it again later. {error}"
     if isinstance(error, NotAccepted):
         return Problem(503, "not-accepted", detail, RETRY_AFTER, **members)
     if isinstance(error, StoreError):

@@ -53,7 +53,10 @@ class KafkaWatch:
         if breaker.state is State.CLOSED:
             return True, "The breaker is closed: Kafka takes events."
         seconds = time.monotonic() - breaker.since
-        return False, f"The breaker is {breaker.state.words} for {seconds:.0f} s, events are spooled. {breaker.why}"
+        return (
+            False,
+            f"The breaker is {breaker.state.words} for {seconds:.0f} s: events go to the outbox. {breaker.why}",
+        )
 
     def _run(self) -> None:
         while self._asked.wait():
@@ -61,7 +64,7 @@ class KafkaWatch:
             delay_s = self._settings.wait_first_delay_s
             began = time.monotonic()
             while (problem := self._reach()) is not None:
-                if time.monotonic() - began > self._settings.publish_deadline_s:
+                if self._misconfigured is None and time.monotonic() - began > self._settings.publish_deadline_s:
                     self._publisher.unverified(problem)
                 log.warning("kafka.wait_scheduled", delay_s=delay_s, error=problem)
                 time.sleep(delay_s)

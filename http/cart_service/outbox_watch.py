@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orderflow.alerts import AlertBook, Cause
-from orderflow.errors import OutboxFull, StoreError
+from orderflow.errors import OutboxFull, StoreError, StoreIncompatible
 from orderflow.publishing.breaker import State
 from orderflow.store.outbox import Outbox
 from orderflow.wsgi.service import NotReady
@@ -92,6 +92,9 @@ class OutboxWatch:
         open_before = breaker.state is State.OPEN
         try:
             totals = self._read()
+        except StoreIncompatible as error:
+            self._alerts.open(Cause.STORE_INCOMPATIBLE, str(error))
+            return
         except StoreError as error:
             self._alerts.open(Cause.OUTBOX_UNWRITABLE, str(error))
             return
@@ -111,13 +114,15 @@ class OutboxWatch:
 
     def _alert_of_outage(self, totals: Totals) -> None:
         breaker = self._publisher.breaker
-        spooled, self._counted = self._spool.stored - self._counted, self._spool.stored
+        stored = self._spool.stored
         if breaker.failures > self._failures:
-            self._failures = breaker.failures
-            self._alerts.open(Cause.KAFKA_UNREACHABLE, breaker.why, spooled)
+            self._alerts.open(Cause.KAFKA_UNREACHABLE, breaker.why, stored - self._counted)
             self._kafka.ask()
-        elif spooled:
-            self._alerts.add(Cause.KAFKA_UNREACHABLE, spooled)
+        elif self._failures and stored > self._counted:
+            self._alerts.add(Cause.KAFKA_UNREACHABLE, stored - self._counted)
+        else:
+            stored = self._counted  # What is spooled before a first failure is counted when it is told.
+        self._failures, self._counted = breaker.failures, stored
         if breaker.closed and totals.waiting <= (self.outbox.undeliverable() if totals.held else 0):
             self._alerts.resolve(Cause.KAFKA_UNREACHABLE, "Kafka takes events, and the outbox is drained.")
 

@@ -112,7 +112,7 @@ _FACTS: dict[str, Facts] = {
             "See which events, and what Kafka says of them: `orderflow outbox list --state held`.",
             "Where that can be mended (a limit of size, a permission), do, and send it: `orderflow outbox retry ID`.",
             'Where it cannot, give it up, and its order goes on: `orderflow outbox discard ID --reason "..."`.',
-            "An event that was given up never takes effect: tell whoever sent it.",
+            "Tell whoever sent an event that was given up: unless it may be on the topic, it never takes effect.",
         ),
         "Resolved when no event is held any more.",
     ),

@@ -75,13 +75,13 @@ def _steps(client: Client, settings: Settings, name: str) -> Iterator[Step]:
 
 def _write(client: Client, sent: str, answer: Answer, order_id: str, status: str) -> Step:
     """Say what came of a create or an update, and what order-details says then."""
-    published = answer.outcome == "published"
+    taken = answer.outcome in {"published", "spooled"}
     try:
         order = client.wait_for_order(order_id, until=status, timeout_s=TIMEOUT_S)
     except TimeoutError as error:
         return Step(sent, _said(answer), str(error), ok=False)
     then = f"{order['status']}: {order['totalAmount']:.2f} {order['currency']} + {order['shippingCost']:.2f} shipping"
-    return Step(sent, _said(answer), then, ok=published)
+    return Step(sent, _said(answer), then, ok=taken)
 
 
 def _invalid(client: Client, name: str) -> Step:
@@ -120,4 +120,6 @@ def _said(answer: Answer) -> str:
     body: Any = answer.body
     if answer.outcome == "published":
         return f"{answer.status} published, partition {answer.partition}, offset {answer.offset}"
+    if answer.outcome == "spooled":
+        return f"{answer.status} spooled, {body['ahead']} ahead"
     return f"{answer.status or 'no answer'} {body.get('detail') or answer.error}"

@@ -103,8 +103,8 @@ class OutboxRelay:
     def _deliver_some(self) -> BrokerError | None:
         """Send what waits longest; rest when nothing does. Tell why Kafka did not take all."""
         entries = self._outbox.deliverable(self._settings.relay_batch_max)
-        self._beat("running")
         if not entries:
+            self._beat("running")
             self._rest()
             return None
         notes = Notes()
@@ -182,6 +182,8 @@ class OutboxRelay:
 
     def _report(self, notes: Notes) -> None:
         self._counts["delivered"] += len(notes.delivered)
+        if notes.error is None:
+            self._beat("running")
         if notes.delivered:
             log.info("outbox.delivered", events=len(notes.delivered))
         for seq, reason in notes.held:
