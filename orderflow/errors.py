@@ -16,6 +16,7 @@ OrderflowError
 ├── LogReplaced            the log is not the one that was applied: open a new epoch, replay
 ├── StoreError
 │   ├── StoreUnavailable   answer 503, or wait: there is no database yet, or it is locked
+│   ├── StoreUncertain     say unknown: a commit failed that may have taken effect
 │   ├── OutboxFull         answer 503: the event must wait, and there is no room
 │   └── StoreIncompatible  exit with EX_CONFIG: the file has another schema version
 ├── NoSupervisor           tell the operator: no supervisord answers, or it does not start
@@ -110,6 +111,10 @@ class StoreError(OrderflowError):
 
 class StoreUnavailable(StoreError):
     """The database is not there yet, or locked beyond the wait."""
+
+
+class StoreUncertain(StoreError):
+    """A commit ended with an error, and may have taken effect all the same."""
 
 
 class OutboxFull(StoreError):

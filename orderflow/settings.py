@@ -27,6 +27,9 @@ OTHER_NAMES = {"kafka_bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS"}
 #: Fields that are never shown.
 SECRETS = frozenset({"token", "alert_webhook"})
 
+#: What handing an event from one thread to another may take on a busy machine.
+GRACE_S = 1.0
+
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -84,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     outbox_keep_delivered_s: Seconds = 3_600.0
     outbox_busy_timeout_s: Seconds = 2.0
     outbox_watch_s: Seconds = 0.2
+    outbox_pause_s: Seconds = 1.0
     relay_batch_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
     relay_poll_s: Seconds = 0.1
 
@@ -150,6 +154,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def outbox_db(self) -> Path:
         """What is true nowhere else: events that wait for Kafka, and alerts."""
         return self.var / "outbox.db"
+
+    @property
+    def outbox_max_bytes(self) -> int:
+        """How much the undelivered events of the outbox may take."""
+        return self.outbox_max_mb * 1024 * 1024
+
+    @property
+    def write_answered_within_s(self) -> float:
+        """The longest time that a write waits for its answer: Kafka's part, the outbox's, and handing over."""
+        return self.publish_deadline_s + self.publish_attempt_timeout_s + self.outbox_busy_timeout_s + 2 * GRACE_S
 
     @property
     def run_dir(self) -> Path:
@@ -220,6 +234,11 @@ def _check_together(settings: Settings) -> None:
             f"{variable('publish_waiting_max')}={settings.publish_waiting_max} must be below "
             f"{variable('cart_threads')}={settings.cart_threads}, so that a thread is left for /healthz when all "
             "senders wait"
+        )
+    if settings.outbox_pause_s > settings.publish_deadline_s / 2:
+        raise SettingsError(
+            f"{variable('outbox_pause_s')}={settings.outbox_pause_s} must not be above half of "
+            f"{variable('publish_deadline_s')}={settings.publish_deadline_s}"
         )
     if settings.publish_attempt_timeout_s > settings.publish_deadline_s:
         raise SettingsError(

@@ -40,7 +40,7 @@ def make_app(settings: Settings) -> Service:
     parts = Parts.of(settings)
     # Runs at the end of a process that multiprocessing has started too; atexit's functions do not.
     Finalize(None, parts.alerts.close, exitpriority=1)
-    parts.outbox.start()
+    parts.outbox_watch.start()
     parts.kafka.start()
     return make_service(settings, parts)
 
@@ -50,7 +50,7 @@ class Parts(NamedTuple):
 
     publisher: Publisher
     kafka: KafkaWatch
-    outbox: OutboxWatch
+    outbox_watch: OutboxWatch
     alerts: AlertBook
 
     @classmethod
@@ -65,16 +65,16 @@ class Parts(NamedTuple):
 
 def make_service(settings: Settings, parts: Parts) -> Service:
     """Tie the routes to the parts."""
-    service = Service(PROGRAM, settings, {"kafka": parts.kafka.check, "outbox": parts.outbox.check})
+    service = Service(PROGRAM, settings, {"kafka": parts.kafka.check, "outbox": parts.outbox_watch.check})
     cart = Cart(settings, parts, service)
-    view = OutboxView(settings, parts.outbox.outbox, OutboxDesk(settings))
+    view = OutboxView(settings, parts.outbox_watch.outbox, OutboxDesk(settings))
     service.router.post("/create-order", callback=service.handler(cart.create_order))
     service.router.put("/update-order", callback=service.handler(cart.update_order))
     service.router.get("/outbox", callback=service.handler(view.show))
     gauge = service.metrics.gauge
-    gauge("orderflow_breaker_state", "1 for the breaker's state.", ("state",), parts.outbox.breaker)
-    gauge("orderflow_outbox_events", "Events that wait for Kafka, or are held.", ("state",), parts.outbox.events)
-    gauge("orderflow_outbox_bytes", "What those events take.", (), parts.outbox.undelivered_bytes)
+    gauge("orderflow_breaker_state", "1 for the breaker's state.", ("state",), parts.outbox_watch.breaker)
+    gauge("orderflow_outbox_events", "Events that wait for Kafka, or are held.", ("state",), parts.outbox_watch.events)
+    gauge("orderflow_outbox_bytes", "What those events take.", (), parts.outbox_watch.undelivered_bytes)
     return service
 
 

@@ -80,6 +80,9 @@ class KafkaWatch:
             return str(error)
         except BrokerError as error:
             return str(error)
+        except Exception as error:  # It must go on: without it nothing is ever verified.
+            log.exception("kafka.watch_failed")
+            return f"Asking for the topic ended with an error that nobody foresaw: {error!r}"
         self._misconfigured = None
         self._alerts.resolve(Cause.TOPIC_MISCONFIGURED, "The topic was verified.")
         self._publisher.verified()

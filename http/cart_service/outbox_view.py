@@ -45,7 +45,7 @@ class OutboxView:
                 "bytes": totals.bytes_undelivered,
                 "oldestSpooledAt": moment(oldest),
                 "maxEvents": self._settings.outbox_max_events,
-                "maxBytes": self._settings.outbox_max_mb * 1024 * 1024,
+                "maxBytes": self._settings.outbox_max_bytes,
                 "events": [shown(entry) for entry in entries],
             }
         )

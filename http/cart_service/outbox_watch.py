@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orderflow.alerts import AlertBook, Cause
-from orderflow.errors import OutboxFull, StoreError, StoreIncompatible
+from orderflow.errors import OutboxFull, StoreError
 from orderflow.publishing.breaker import State
 from orderflow.store.outbox import Outbox
 from orderflow.wsgi.service import NotReady
@@ -33,6 +33,12 @@ log = structlog.get_logger(__name__)
 NEARLY_FULL = 0.8
 WELL_AGAIN = 0.6
 
+#: How often it is looked while somebody pauses until an order is free.
+PAUSING_LOOK_S = 0.05
+
+#: After asking which orders wait, so many times as long as that took goes by before it is asked again.
+REFRESH_SHARE = 10
+
 
 class OutboxWatch:
     """One thread; its last look is what probes and metrics tell."""
@@ -47,8 +53,13 @@ class OutboxWatch:
         self._kafka = kafka
         self._alerts = alerts
         self._totals: Totals | None = None
-        self._failures = 0
+        self._settled: tuple[int, int] | None = None
+        self._next_refresh = 0.0
+        self._delivered_at = -settings.outbox_pause_s
+        self._openings = 0
         self._counted = 0
+        #: The last event that was spooled while the breaker was open; None while it is.
+        self._last_of_outage: int | None = None
 
     def start(self) -> None:
         """Look once, so that requests are taken from the first one on, and go on looking."""
@@ -80,7 +91,7 @@ class OutboxWatch:
 
     def _run(self) -> None:
         while True:
-            time.sleep(self._settings.outbox_watch_s)
+            time.sleep(PAUSING_LOOK_S if self._publisher.pausing else self._settings.outbox_watch_s)
             try:
                 self.look()
             except Exception:
@@ -88,43 +99,60 @@ class OutboxWatch:
 
     def look(self) -> None:
         """Look once."""
-        breaker = self._publisher.breaker
-        open_before = breaker.state is State.OPEN
+        was_open = self._publisher.breaker.state is State.OPEN
         try:
-            totals = self._read()
-        except StoreIncompatible as error:
-            self._alerts.open(Cause.STORE_INCOMPATIBLE, str(error))
-            return
+            totals = self.outbox.totals()
+            self._refresh(totals)
+            self._notice_deliveries(totals, was_open=was_open)
+            self._alert_of_outage()
+            self._alert_of_fullness(totals)
+            self._alert_of_errors(totals)
         except StoreError as error:
             self._alerts.open(Cause.OUTBOX_UNWRITABLE, str(error))
-            return
-        before, self._totals = self._totals, totals
-        if open_before and before is not None and totals.delivered_ever > before.delivered_ever:
-            self._publisher.recovered()
-        self._alert_of_outage(totals)
-        self._alert_of_fullness(totals)
-        self._alert_of_errors(totals)
 
-    def _read(self) -> Totals:
-        if self._spool.problem is not None or not self._spool.empty:
-            self._spool.refresh()
-        return self.outbox.totals()
+    def _refresh(self, totals: Totals) -> None:
+        """Ask which orders wait, when some may not wait any more; the longer that takes the more seldom."""
+        spool = self._spool
+        settled = (totals.delivered_ever, totals.discarded)
+        stale = spool.problem is not None or spool.unsure or (settled != self._settled and not spool.empty)
+        now = time.monotonic()
+        if stale and now >= self._next_refresh:
+            spool.refresh(self.outbox)
+            self._settled = settled
+            self._next_refresh = now + REFRESH_SHARE * (time.monotonic() - now)
+        self._publisher.go_on()
+
+    def _notice_deliveries(self, totals: Totals, *, was_open: bool) -> None:
+        before, self._totals = self._totals, totals
+        now = time.monotonic()
+        if before is not None and totals.delivered_ever > before.delivered_ever:
+            self._delivered_at = now
+            if was_open:
+                self._publisher.recovered()
+        self._publisher.draining = now - self._delivered_at < self._settings.outbox_pause_s
 
     # Alerts.
 
-    def _alert_of_outage(self, totals: Totals) -> None:
+    def _alert_of_outage(self) -> None:
         breaker = self._publisher.breaker
-        stored = self._spool.stored
-        if breaker.failures > self._failures:
-            self._alerts.open(Cause.KAFKA_UNREACHABLE, breaker.why, stored - self._counted)
+        openings, stored = breaker.openings, self._spool.stored
+        if openings > self._openings:
+            self._alerts.open(
+                Cause.KAFKA_UNREACHABLE, breaker.why or "It was away for a moment.", stored - self._counted
+            )
             self._kafka.ask()
-        elif self._failures and stored > self._counted:
+        elif openings and stored > self._counted:
             self._alerts.add(Cause.KAFKA_UNREACHABLE, stored - self._counted)
         else:
             stored = self._counted  # What is spooled before a first failure is counted when it is told.
-        self._failures, self._counted = breaker.failures, stored
-        if breaker.closed and totals.waiting <= (self.outbox.undeliverable() if totals.held else 0):
-            self._alerts.resolve(Cause.KAFKA_UNREACHABLE, "Kafka takes events, and the outbox is drained.")
+        self._openings, self._counted = openings, stored
+        if not breaker.closed:
+            self._last_of_outage = None
+        elif self._last_of_outage is None:
+            self._last_of_outage = self.outbox.last_seq()
+        elif self.outbox.drained_up_to(self._last_of_outage):
+            resolution = "Kafka takes events, and what the outage left in the outbox is delivered."
+            self._alerts.resolve(Cause.KAFKA_UNREACHABLE, resolution)
 
     def _alert_of_fullness(self, totals: Totals) -> None:
         fullness = self._fullness(totals)
@@ -152,5 +180,7 @@ class OutboxWatch:
 
     def _fullness(self, totals: Totals) -> float:
         """Tell the share of the bound that is taken, by events or by bytes."""
-        size_max = self._settings.outbox_max_mb * 1024 * 1024
-        return max(totals.undelivered / self._settings.outbox_max_events, totals.bytes_undelivered / size_max)
+        settings = self._settings
+        return max(
+            totals.undelivered / settings.outbox_max_events, totals.bytes_undelivered / settings.outbox_max_bytes
+        )

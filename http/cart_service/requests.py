@@ -7,6 +7,7 @@ import re
 import struct
 import threading
 import uuid
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -76,7 +77,7 @@ class FirstMoments:
 
     def __init__(self, at_most: int = 50_000) -> None:
         self._at_most = at_most
-        self._moments: dict[str, datetime] = {}
+        self._moments: OrderedDict[str, datetime] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, event_id: str) -> datetime:
@@ -84,7 +85,7 @@ class FirstMoments:
         with self._lock:
             moment = self._moments.setdefault(event_id, now())
             if len(self._moments) > self._at_most:
-                del self._moments[next(iter(self._moments))]
+                self._moments.popitem(last=False)
             return moment
 
 

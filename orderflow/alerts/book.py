@@ -121,7 +121,7 @@ class AlertBook:
                 left = self._write(cause, change)
             except Exception:
                 log.exception("alert.not_written", cause=cause)
-                continue
+                left = change
             if left is not None:
                 with self._changed:
                     _, later = self._waiting.pop(cause, (0.0, Change()))

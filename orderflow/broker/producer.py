@@ -60,7 +60,7 @@ class Producer:
                 for batch in settled:
                     for index, result in batch.results():
                         results[index] = result
-                if any(batch.failed for batch in settled):
+                if any(batch.failed or batch.forbidden for batch in settled):
                     self.drop()  # A client that lost a request does not always recover.
                     break
         except BaseException:

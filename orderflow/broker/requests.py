@@ -55,7 +55,7 @@ REQUEST_MAX_BYTES = 128 * 1024
 class Batch:
     """The messages for one partition in one request: all of them meet the same fate."""
 
-    __slots__ = ("indexes", "messages", "partition", "result", "spoiled")
+    __slots__ = ("forbidden", "indexes", "messages", "partition", "result", "spoiled")
 
     def __init__(self, partition: int, messages: Sequence[Message] = (), indexes: Sequence[int] = ()) -> None:
         self.partition = partition
@@ -63,6 +63,7 @@ class Batch:
         self.indexes = list(indexes)  # of the messages in their group
         self.result: Result = Unsent("Kafka was not reached in time.")  # where Published: the first message's place
         self.spoiled = False  # refused as a whole, perhaps for one of its records
+        self.forbidden = False  # refused for want of a permission, which a client goes on to believe for minutes
 
     @property
     def failed(self) -> bool:
@@ -85,6 +86,7 @@ class Batch:
         if isinstance(error, FINAL):
             self.result = Rejected(str(error))
             self.spoiled = isinstance(error, SPOILS_BATCH) and len(self.messages) > 1
+            self.forbidden = isinstance(error, kafka_errors.AuthorizationError)
         else:
             self.result = Unacknowledged(str(error)) if appended else Unsent(str(error))
 

@@ -62,7 +62,7 @@ def ensure_topic(settings: Settings, client_id: str) -> Topic:
                 found = _describe(admin, settings.topic)
             if found is None:
                 raise BrokerError(f"The topic {settings.topic!r} was created, but is not there yet.")
-            _verify(admin, found)
+            _verify(admin, found, settings.bootstrap[0])
             _wait_for_leaders(admin, found)
             return found
     except kafka_errors.KafkaError as error:
@@ -121,7 +121,7 @@ def _create(admin: KafkaAdminClient, settings: Settings) -> None:
         admin.create_topics({settings.topic: wanted}, wait_for_metadata=True)
 
 
-def _verify(admin: KafkaAdminClient, topic: Topic) -> None:
+def _verify(admin: KafkaAdminClient, topic: Topic, bootstrap: str) -> None:
     if topic.partitions != PARTITIONS:
         raise TopicMisconfigured(
             f"The topic {topic.name!r} has {topic.partitions} partitions, and orderflow needs exactly {PARTITIONS}: "
@@ -134,7 +134,7 @@ def _verify(admin: KafkaAdminClient, topic: Topic) -> None:
         if found != wanted:
             raise TopicMisconfigured(
                 f"The topic {topic.name!r} has {name}={found}, and orderflow needs {name}={wanted}; set it with "
-                f"kafka-configs.sh --alter --topic {topic.name} --add-config {name}={wanted}"
+                f"`kafka-python admin -b {bootstrap} configs alter -r topic -n {topic.name} -c {name}={wanted}`"
             )
 
 

@@ -8,10 +8,6 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 
-import structlog
-
-log = structlog.get_logger(__name__)
-
 
 class State(StrEnum):
     """What becomes of an event that may go either way."""
@@ -27,7 +23,7 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Told by who publishes, under the publisher's lock; read by anyone.
+    """Told by the publisher, under its lock, which logs what came of it when it has let go; read by anyone.
 
     It begins open, without probes: nothing is sent before the topic was verified (`verified`).
     """
@@ -40,23 +36,23 @@ class Breaker:
         self.why = "The topic was not verified yet."
         self.since = time.monotonic()
         #: How often it was opened by a failure.
-        self.failures = 0
+        self.openings = 0
 
     @property
     def closed(self) -> bool:
         """Whether events are sent."""
         return self.state is State.CLOSED
 
-    def verified(self) -> None:
+    def verified(self) -> float | None:
         """Take note that the topic is there and right: events may be sent. Before, none was."""
-        if not self._verified:
-            self._verified = True
-            self._close()
+        if self._verified:
+            return None
+        self._verified = True
+        return self._close()
 
-    def unverified(self, why: str) -> None:
-        """Take note that the topic could not be verified for long."""
-        if not self._verified:
-            self.fail(why)
+    def unverified(self, why: str) -> bool:
+        """Take note that the topic could not be verified for long; tell whether that opened it."""
+        return not self._verified and self.fail(why)
 
     def probe_due(self) -> bool:
         """Tell whether the next event shall be a probe."""
@@ -65,23 +61,22 @@ class Breaker:
     def probe(self) -> None:
         """Take note that a probe is on its way."""
         self.state = State.HALF_OPEN
-        log.info("breaker.probed")
 
-    def fail(self, why: str) -> None:
-        """Take note that Kafka did not take an event: open, and probe later."""
+    def fail(self, why: str) -> bool:
+        """Take note that Kafka did not take an event: open, and probe later. Tell whether that opened it."""
+        opens = self.state is State.CLOSED or not self.openings
         self._next_probe = time.monotonic() + self._probe_interval_s
-        self.why = why
-        if self.state is State.CLOSED or not self.failures:
-            self.failures += 1
+        self.state, self.why = State.OPEN, why
+        if opens:
             self.since = time.monotonic()
-            log.error("breaker.opened", error=why)
-        self.state = State.OPEN
+            self.openings += 1
+        return opens
 
-    def succeed(self) -> None:
-        """Take note that Kafka took an event: close."""
-        if self._verified and self.state is not State.CLOSED:
-            self._close()
+    def succeed(self) -> float | None:
+        """Take note that Kafka took an event: close. Tell how long it was open, in seconds; None when it was not."""
+        return self._close() if self._verified and self.state is not State.CLOSED else None
 
-    def _close(self) -> None:
-        log.info("breaker.closed", duration_s=round(time.monotonic() - self.since, 3))
+    def _close(self) -> float:
+        open_s = time.monotonic() - self.since
         self.state, self.why, self.since = State.CLOSED, "", time.monotonic()
+        return open_s

@@ -119,9 +119,13 @@ class Lane:
         self._queue = deque(waiter for waiter in self._queue if waiter not in taken) if keys is not None else deque()
         return taken
 
-    def holds(self, key: bytes) -> bool:
-        """Tell whether an event of an order is in this lane, waiting or at work."""
-        return any(waiter.message.key == key for waiters in (self._queue, self._group) for waiter in waiters)
+    def has(self, key: bytes) -> bool:
+        """Tell whether an event of an order is in this lane and not settled, waiting or at work."""
+        return any(
+            waiter.message.key == key and waiter.outcome is None and waiter.lane is self
+            for waiters in (self._queue, self._group)
+            for waiter in waiters
+        )
 
     def _take_group(self) -> list[Waiter]:
         """Take what waits, in order of arrival; where one of an order is allowed, none overtakes another of it."""

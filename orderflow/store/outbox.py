@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: What a row takes beside its key, value and headers, more or less: ids, numbers, its share of the indexes.
 ROW_BYTES = 400
 
+#: What is written to find out whether the disk has room again: a page or two are free even on a full one.
+TRIAL_BYTES = 128 * 1024
+
 #: Rows that one transaction removes: others want to write, too.
 PRUNE_ROWS = 1_000
 
@@ -51,7 +54,7 @@ class Outbox:
     def __init__(self, settings: Settings) -> None:
         self._file = OutboxFile(settings)
         self._events_max = settings.outbox_max_events
-        self._bytes_max = settings.outbox_max_mb * 1024 * 1024
+        self._bytes_max = settings.outbox_max_bytes
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -87,14 +90,17 @@ class Outbox:
         return Addition("waiting", room.ahead - 1)
 
     def try_to_write(self) -> None:
-        """Change nothing, but write it to the disk.
+        """Write as much as some events take, and remove it again; the file keeps the room for them.
 
         Raises:
-            StoreUnavailable: the outbox cannot be written.
+            StoreError: the outbox cannot be written.
 
         """
         with self._file.transaction() as connection:
-            connection.execute("UPDATE outbox_totals SET events = events")
+            connection.execute("DELETE FROM outbox_trial")
+            connection.execute("INSERT INTO outbox_trial (value) VALUES (zeroblob(?))", (TRIAL_BYTES,))
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM outbox_trial")
 
     def waiting_orders(self) -> set[str]:
         """Give the orders that have an undelivered event."""
@@ -105,12 +111,29 @@ class Outbox:
 
     # Delivering.
 
+    def held_orders(self) -> set[str]:
+        """Give the orders that a held event holds."""
+        return {order_id for (order_id,) in self._file.query("SELECT order_id FROM outbox WHERE state = 'held'")}
+
     def deliverable(self, limit: int) -> list[Entry]:
-        """Give the events that wait longest, in order of arrival, but those of orders that are held."""
-        return [Entry(*row) for row in self._file.query(_DELIVERABLE, (limit,))]
+        """Give the events that wait longest, in order of arrival, but those of orders that are held.
+
+        Where a few orders fill them, the first event of each other order comes behind them.
+        """
+        oldest = [Entry(*row) for row in self._file.query(_DELIVERABLE, (limit,))]
+        orders = {entry.order_id for entry in oldest}
+        if len(oldest) < limit or len(orders) > limit // 2:
+            return oldest
+        ids = msgspec.json.encode(sorted(orders)).decode()
+        firsts = self._file.query(_FIRST_OF_OTHERS, (oldest[-1].seq, ids, limit - len(orders)))
+        return [*oldest, *(Entry(*row[:-1]) for row in firsts)]
 
     def settle(
-        self, delivered: Iterable[tuple[int, int, int]], held: Iterable[tuple[int, str]], sent: Iterable[int]
+        self,
+        *,
+        delivered: Iterable[tuple[int, int, int]] = (),
+        held: Iterable[tuple[int, str]] = (),
+        sent: Iterable[int] = (),
     ) -> None:
         """Take note of what came of events.
 
@@ -151,13 +174,19 @@ class Outbox:
         """Tell how much there is."""
         return _as_totals(self._file.query(_TOTALS))
 
-    def undeliverable(self) -> int:
-        """Count the events that wait behind a held one of their order."""
-        ((count,),) = self._file.query(
-            "SELECT count(*) FROM outbox WHERE state = 'waiting' "
-            "AND order_id IN (SELECT order_id FROM outbox WHERE state = 'held')"
+    def last_seq(self) -> int:
+        """Tell the number of the event that was added last."""
+        ((seq,),) = self._file.query("SELECT coalesce(max(seq), 0) FROM outbox")
+        return int(seq)
+
+    def drained_up_to(self, seq: int) -> bool:
+        """Tell whether all up to that one is delivered that no held event holds up."""
+        ((some,),) = self._file.query(
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'waiting' AND seq <= ? "
+            "AND order_id NOT IN (SELECT order_id FROM outbox WHERE state = 'held'))",
+            (seq,),
         )
-        return int(count)
+        return not some
 
 
 _ADD = """
@@ -168,6 +197,14 @@ VALUES (:order_id, :event_id, :key, :value, :headers, :bytes, :trace_id, :sent, 
 _DELIVERABLE = f"""
 {SELECT} WHERE state = 'waiting' AND order_id NOT IN (SELECT order_id FROM outbox WHERE state = 'held')
 ORDER BY seq LIMIT ?
+"""  # noqa: S608 (no outside text)
+
+#: SQLite takes the other columns from the row that has the least seq, which comes last.
+_FIRST_OF_OTHERS = f"""
+SELECT {", ".join(Entry._fields)}, min(seq) FROM outbox
+WHERE state = 'waiting' AND seq > ? AND order_id NOT IN (SELECT value FROM json_each(?))
+    AND order_id NOT IN (SELECT order_id FROM outbox WHERE state = 'held')
+GROUP BY order_id ORDER BY min(seq) LIMIT ?
 """  # noqa: S608 (no outside text)
 
 _OLDEST_DELIVERED = "SELECT seq, settled_at FROM outbox WHERE state = 'delivered' ORDER BY seq LIMIT ?"
@@ -223,4 +260,4 @@ def _find(connection: Connection, message: Message, *, sent: bool) -> Addition |
     if sent:
         connection.execute("UPDATE outbox SET sent = 1 WHERE seq = ?", (seq,))
     (ahead,) = connection.execute("SELECT count(*) FROM outbox WHERE state = 'waiting' AND seq < ?", (seq,)).fetchone()
-    return Addition(state, ahead, partition, offset)
+    return Addition(state, ahead, partition, offset, new=False)

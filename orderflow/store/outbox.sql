@@ -51,6 +51,9 @@ CREATE TRIGGER outbox_removed AFTER DELETE ON outbox BEGIN
     UPDATE outbox_totals SET events = events - 1, bytes = bytes - old.bytes WHERE state = old.state;
 END;
 
+-- For writing something, to find out whether the disk takes it. Empty but for that moment.
+CREATE TABLE outbox_trial (value BLOB NOT NULL) STRICT;
+
 -- What needs a person. cause is one of the closed set in orderflow/alerts; at most one alert of a cause is open.
 CREATE TABLE alerts (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

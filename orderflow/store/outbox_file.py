@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from orderflow.errors import StoreUnavailable
+from orderflow.errors import StoreUnavailable, StoreUncertain
 from orderflow.store import sqlite
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class OutboxFile:
 
         Raises:
             StoreUnavailable: nothing of it is in the file: it is locked, or cannot be written.
+            StoreUncertain: it may be in the file.
 
         """
         with self._lock, self._told():
@@ -80,4 +81,6 @@ class OutboxFile:
             yield
         except (sqlite.DatabaseError, OSError) as error:
             self._forget()
+            if sqlite.MAYBE_COMMITTED in getattr(error, "__notes__", ()):
+                raise StoreUncertain(f"{self._path} failed at the end of a commit: {error}") from error
             raise StoreUnavailable(f"{self._path} cannot be used: {error}") from error

@@ -18,6 +18,7 @@ class Addition(NamedTuple):
     ahead: int  # events that wait in front of it
     partition: int | None = None
     offset: int | None = None
+    new: bool = True  # False: it was added before
 
 
 class Entry(NamedTuple):

@@ -37,6 +37,9 @@ ORDERS = Schema(
 #: What is in this file is true nowhere else: it is never moved away.
 OUTBOX = Schema("outbox.sql", 1, "run the orderflow that wrote it, and keep the file: events wait in it")
 
+#: The note on an error of a commit that may have taken effect.
+MAYBE_COMMITTED = "it may be committed"
+
 #: Primary result codes of what passes: another process, a person or a disk is in the way.
 TRANSIENT = frozenset(
     {
@@ -144,7 +147,14 @@ def immediate(connection: Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        elif error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:  # It may come behind the point of no return.
+            error.add_note(MAYBE_COMMITTED)
+        raise
 
 
 def is_transient(error: BaseException) -> bool:

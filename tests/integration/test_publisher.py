@@ -45,8 +45,9 @@ BACK_S = 3.0
 @contextmanager
 def publishing(settings: Settings, producer: Producer | None = None) -> Iterator[Publisher]:
     """A publisher with an outbox, whose topic was verified; no relay."""
-    spool = Spool(Outbox(settings))
-    spool.refresh()
+    outbox = Outbox(settings)
+    spool = Spool(outbox)
+    spool.refresh(outbox)
     with delivering(settings, producer) as own:
         publisher = Publisher(settings, own, spool)
         publisher.verified()

@@ -50,7 +50,7 @@ def test_an_event_is_there_once_and_once_sent_stays_sent(tmp_path: Path) -> None
     again = outbox.add([(message("b"), True), (message("c"), False)])
     outbox.add([(message("b"), False)])
 
-    assert again == [Addition("waiting", 1), Addition("waiting", 2)]
+    assert again == [Addition("waiting", 1, new=False), Addition("waiting", 2)]
     assert [(entry.order_id, entry.sent) for entry in desk.entries(("waiting",))] == [("a", 0), ("b", 1), ("c", 0)]
 
 
@@ -83,10 +83,10 @@ def test_room_is_made_by_delivery(tmp_path: Path) -> None:
     outbox.add([(message("a"), False)])
     (entry,) = outbox.deliverable(1)
 
-    outbox.settle([(entry.seq, 3, 4)], [], [])
+    outbox.settle(delivered=[(entry.seq, 3, 4)])
 
     assert outbox.add([(message("b"), False)]) == [Addition("waiting", 0)]
-    assert outbox.add([(message("a"), False)]) == [Addition("delivered", 0, 3, 4)]
+    assert outbox.add([(message("a"), False)]) == [Addition("delivered", 0, 3, 4, new=False)]
 
 
 def test_a_held_event_holds_its_order_until_it_is_retried_or_discarded(tmp_path: Path) -> None:
@@ -94,16 +94,16 @@ def test_a_held_event_holds_its_order_until_it_is_retried_or_discarded(tmp_path:
     outbox.add([(message("a"), False), (message("a", 1), False), (message("b"), False)])
     first = outbox.deliverable(1)[0].seq
 
-    outbox.settle([], [(first, "too large")], [])
+    outbox.settle(held=[(first, "too large")])
     held = [entry.order_id for entry in outbox.deliverable(10)]
-    behind = outbox.undeliverable()
+    behind = outbox.drained_up_to(first)
     retried = desk.retry([first, first + 1])
     after_retry = [entry.event_id for entry in outbox.deliverable(10)]
-    outbox.settle([], [(first, "too large")], [])
+    outbox.settle(held=[(first, "too large")])
     discarded = desk.discard([first], "kim", "sent in two parts")
 
     assert held == ["b"]
-    assert behind == 1
+    assert behind is True, "nothing in front of it can be delivered"
     assert (retried, discarded) == (1, 1), "only what is held is changed"
     assert after_retry == ["a-0", "a-1", "b-0"]
     assert [entry.event_id for entry in outbox.deliverable(10)] == ["a-1", "b-0"]
@@ -114,7 +114,7 @@ def test_a_held_event_holds_its_order_until_it_is_retried_or_discarded(tmp_path:
 def test_what_was_discarded_may_come_again(tmp_path: Path) -> None:
     outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
     outbox.add([(message("a"), False)])
-    outbox.settle([], [(1, "no")], [])
+    outbox.settle(held=[(1, "no")])
     desk.discard([1], "kim", "no")
 
     assert outbox.add([(message("a"), False)]) == [Addition("waiting", 0)]
@@ -124,7 +124,7 @@ def test_what_was_discarded_may_come_again(tmp_path: Path) -> None:
 def test_delivered_events_are_removed_after_a_while_and_others_stay(tmp_path: Path) -> None:
     outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
     outbox.add([(message("a"), False), (message("b"), False)])
-    outbox.settle([(1, 0, 0)], [], [])
+    outbox.settle(delivered=[(1, 0, 0)])
 
     kept = outbox.prune(keep_s=3600)
     gone = outbox.prune(keep_s=-1)
@@ -138,7 +138,7 @@ def test_delivered_events_beyond_the_bound_are_removed_early(tmp_path: Path) -> 
     outbox = Outbox(settings(tmp_path, outbox_max_events=3))
     for number in range(5):
         outbox.add([(message(f"o{number}"), False)])
-        outbox.settle([(number + 1, 0, 0)], [], [])
+        outbox.settle(delivered=[(number + 1, 0, 0)])
 
     outbox.prune(keep_s=3600)
 
@@ -161,9 +161,9 @@ def test_the_totals_are_those_of_the_rows(
             case "add":
                 outbox.add([(message(f"o{seq}", number, size=seq), False)])
             case "deliver":
-                outbox.settle([(seq, 0, 0)], [], [])
+                outbox.settle(delivered=[(seq, 0, 0)])
             case "hold":
-                outbox.settle([], [(seq, "no")], [])
+                outbox.settle(held=[(seq, "no")])
             case "retry":
                 desk.retry([seq])
             case "discard":

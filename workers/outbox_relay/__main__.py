@@ -36,7 +36,7 @@ def main() -> int:
             alerts.open(Cause.TOPIC_MISCONFIGURED, str(error))
             return process.EX_CONFIG
         except StoreIncompatible as error:
-            alerts.open(Cause.STORE_INCOMPATIBLE, str(error))
+            alerts.open(Cause.OUTBOX_UNWRITABLE, str(error))
             return process.EX_CONFIG
         finally:
             alerts.close()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orderflow.alerts import AlertBook, Cause
-from orderflow.errors import BrokerError, Rejected, StoreUnavailable, Unacknowledged
+from orderflow.errors import BrokerError, Rejected, StoreError, StoreIncompatible, Unacknowledged, Unsent
 from orderflow.messages import Published
 from orderflow.topic_wait import wait_for_topic
 
@@ -33,8 +33,11 @@ PROGRAM = "outbox-relay"
 #: Acknowledgements are taken note of at least this often: a commit costs as much as sending dozens of events.
 NOTE_EVERY_S = 0.2
 
-#: Pause between two looks for delivered events that were kept long enough.
-PRUNE_EVERY_S = 1.0
+#: Pause between two times of keeping house.
+KEEP_HOUSE_EVERY_S = 1.0
+
+#: An event that raises an error by itself, so often in a row, is held.
+RAISES_MAX = 3
 
 log = structlog.get_logger(PROGRAM)
 
@@ -68,7 +71,8 @@ class OutboxRelay:
         self._stop = stop
         self._heartbeat = heartbeat
         self._counts: Counter[str] = Counter()
-        self._pruned_at = 0.0
+        self._raised: Counter[int] = Counter()
+        self._kept_house_at = 0.0
 
     def run(self) -> None:
         """Wait for the topic, then deliver."""
@@ -89,7 +93,9 @@ class OutboxRelay:
         while not self._stop:
             try:
                 failed = self._deliver_some()
-            except StoreUnavailable as error:
+            except StoreIncompatible:
+                raise
+            except StoreError as error:
                 log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
                 self._beat("waiting", f"the outbox: {error}")
             else:
@@ -102,10 +108,11 @@ class OutboxRelay:
 
     def _deliver_some(self) -> BrokerError | None:
         """Send what waits longest; rest when nothing does. Tell why Kafka did not take all."""
+        self._keep_house()
         entries = self._outbox.deliverable(self._settings.relay_batch_max)
         if not entries:
             self._beat("running")
-            self._rest()
+            self._stop.wait(self._settings.relay_poll_s)
             return None
         notes = Notes()
         try:
@@ -114,15 +121,16 @@ class OutboxRelay:
             self._write(notes)
         return notes.error
 
-    def _rest(self) -> None:
+    def _keep_house(self) -> None:
+        """Once in a while: remove what was delivered long ago, and say how much there is."""
+        if time.monotonic() - self._kept_house_at < KEEP_HOUSE_EVERY_S:
+            return
+        self._kept_house_at = time.monotonic()
         totals = self._outbox.totals()
         self._counts["waiting"], self._counts["held"] = totals.waiting, totals.held
         if not totals.held:
             self._alerts.resolve(Cause.EVENT_HELD, "No event is held any more.")
-        if time.monotonic() - self._pruned_at > PRUNE_EVERY_S:
-            self._pruned_at = time.monotonic()
-            self._counts["pruned"] += self._outbox.prune(self._settings.outbox_keep_delivered_s)
-        self._stop.wait(self._settings.relay_poll_s)
+        self._counts["pruned"] += self._outbox.prune(self._settings.outbox_keep_delivered_s)
 
     # Sending.
 
@@ -138,28 +146,37 @@ class OutboxRelay:
                     notes.delivered.append((entry.seq, result.partition, result.offset))
                     continue
                 failed.add(entry.order_id)
-                if isinstance(result, Rejected):
-                    notes.held.append((entry.seq, str(result)))
-                    continue
-                notes.error = result
                 if isinstance(result, Unacknowledged) and not entry.sent:
                     notes.sent.append(entry.seq)
+                if isinstance(result, Rejected):
+                    notes.held.append((entry.seq, str(result)))
+                else:
+                    notes.error = result
             left = [entry for entry in left if entry.order_id not in failed]
 
     def _results(self, group: Sequence[Entry]) -> list[Result]:
-        """Send a group; an error that nobody foresaw costs only the event that raises it."""
+        """Send a group; where that raises an error that nobody foresaw, each event alone."""
         try:
-            return self._producer.deliver([entry.message() for entry in group])
+            results = self._producer.deliver([entry.message() for entry in group])
         except Exception:
             log.exception("relay.failed", events=len(group))
             return [self._result_alone(entry) for entry in group]
+        self._raised.clear()
+        return results
 
     def _result_alone(self, entry: Entry) -> Result:
+        """Send one event. An error of the machine passes; any other, again and again, is the event's own."""
+        if self._stop:
+            return Unsent("The relay was asked to stop.")
+        self._beat("running")
         try:
             (result,) = self._producer.deliver([entry.message()])
-        except Exception as error:
-            log.exception("relay.failed", events=1, order_id=entry.order_id, event_id=entry.event_id)
-            return Rejected(f"Sending it raised an error that nobody foresaw: {error!r}")
+        except OSError as error:
+            return Unacknowledged(f"Sending it failed: {error}")
+        except Exception as error:  # noqa: BLE001 (here the loop decides)
+            self._raised[entry.seq] += 1
+            why = f"Sending it raised an error that nobody foresaw: {error!r}"
+            return Rejected(why) if self._raised[entry.seq] >= RAISES_MAX else Unacknowledged(why)
         return result
 
     def _write(self, notes: Notes) -> None:
@@ -167,9 +184,11 @@ class OutboxRelay:
         delay_s = self._settings.wait_first_delay_s
         while True:
             try:
-                self._outbox.settle(notes.delivered, notes.held, notes.sent)
+                self._outbox.settle(delivered=notes.delivered, held=notes.held, sent=notes.sent)
                 break
-            except StoreUnavailable as error:
+            except StoreIncompatible:
+                raise
+            except StoreError as error:
                 log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
                 self._beat("waiting", f"the outbox: {error}")
                 if self._stop.wait(delay_s):
