@@ -235,11 +235,6 @@ def _check_together(settings: Settings) -> None:
             f"{variable('cart_threads')}={settings.cart_threads}, so that a thread is left for /healthz when all "
             "senders wait"
         )
-    if settings.outbox_pause_s > settings.publish_deadline_s / 2:
-        raise SettingsError(
-            f"{variable('outbox_pause_s')}={settings.outbox_pause_s} must not be above half of "
-            f"{variable('publish_deadline_s')}={settings.publish_deadline_s}"
-        )
     if settings.publish_attempt_timeout_s > settings.publish_deadline_s:
         raise SettingsError(
             f"{variable('publish_attempt_timeout_s')}={settings.publish_attempt_timeout_s} must not be above "

@@ -79,7 +79,7 @@ _FACTS: dict[str, Facts] = {
             "Where `orderflow config` shows another cluster in KAFKA_BOOTSTRAP_SERVERS, ask those who run it.",
             "Send nothing again: the outbox-relay delivers what waits. Watch it: `orderflow outbox list`.",
         ),
-        "Resolved when Kafka takes events again and the outbox is drained.",
+        "Resolved when Kafka takes events again and what the outage left in the outbox is delivered.",
     ),
     Cause.OUTBOX_NEARLY_FULL: Facts(
         "critical",

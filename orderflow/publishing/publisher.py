@@ -47,7 +47,7 @@ class Publisher:
         self._spool = spool
         self._policy = policy or RetryPolicy.from_settings(settings)
         self._delivery = Delivery(producer, self._policy, settings.breaker_probe_timeout_s)
-        self._pause_s = settings.outbox_pause_s
+        self._pause_s = min(settings.outbox_pause_s, self._policy.deadline_s / 2)
         self._spool_s = settings.outbox_busy_timeout_s + GRACE_S
         self._waiting_max = settings.publish_waiting_max
         self._lock = threading.Lock()

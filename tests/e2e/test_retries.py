@@ -77,8 +77,7 @@ def test_delays_grow_by_the_factor_within_the_jitter_to_the_cap(make_stack: Make
     figures("retries while Kafka hangs", delays_s=delays_s, between_lines_s=passed_s, took_s=took_s)
     assert before.published
     assert (entry.answer.status, entry.outcome) == (202, "spooled")
-    assert took_s < stack.settings.publish_deadline_s
-    assert took_s > ATTEMPT_S + sum(delays_s)
+    assert sum(delays_s) + (1 + RETRIES) * ATTEMPT_S < took_s + 0.02 < stack.settings.publish_deadline_s
 
     assert [line["attempt"] for line in lines] == list(range(1, RETRIES + 1))
     for number, delay_s in enumerate(delays_s):

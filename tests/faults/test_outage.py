@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 SHORT_WAITS = {
     "publish_attempt_timeout_s": 0.3,
-    "publish_deadline_s": 2.0,
+    "publish_deadline_s": 5.0,
     "publish_retry_first_delay_s": 0.05,
     "breaker_probe_interval_s": 0.2,
     "breaker_probe_timeout_s": 0.5,
@@ -44,7 +44,7 @@ MARGIN_S = 1.0
 
 def deadline_s(settings: Settings) -> float:
     """Within which a write must be answered: Kafka's part, then the outbox's."""
-    return settings.publish_deadline_s + settings.outbox_busy_timeout_s + MARGIN_S
+    return settings.write_answered_within_s + MARGIN_S
 
 
 def _resolved(stack: Stack) -> dict[str, object] | None:
@@ -165,7 +165,7 @@ def test_when_the_outbox_is_full_only_what_must_spool_is_refused(make_stack: Mak
     assert ready["status"] == "unready", ready
     assert behind.outcomes() == {"refused": 100}, "they must spool, and there is no room"
     assert {entry.answer.status for entry in refused} == {503}
-    assert alert["severity"] in {"warning", "critical"}
+    assert (alert["severity"], alert["affected"]) == ("critical", 0)
 
 
 def _published(stack: Stack, ledger: object, name: str) -> bool:
@@ -207,7 +207,9 @@ def test_the_outbox_on_a_full_disk(make_stack: MakeStack, figures: Figures, tmp_
 
         full = run_together(stack.settings, 8, fill)
         until(lambda: log_lines(stack, "cart-service", "alert.opened"), "it is told", within_s=5)
-        causes = {line["cause"] for line in log_lines(stack, "cart-service", "alert.opened")}
+        time.sleep(2)  # The disk stays full, and nobody writes: no second alert, and no recovery.
+        causes = sorted(line["cause"] for line in log_lines(stack, "cart-service", "alert.opened"))
+        resolved = log_lines(stack, "cart-service", "alert.resolved")
         stack.start("kafka")
         until(lambda: _published(stack, full, "after"), "another order is published", within_s=30)
         subprocess.run(["/bin/mount", "-o", "remount,size=4096k", str(disk)], check=True)
@@ -219,4 +221,5 @@ def test_the_outbox_on_a_full_disk(make_stack: MakeStack, figures: Figures, tmp_
     figures("outbox on a full disk", **verdict.outcomes, unknown_on_topic=verdict.unknown_on_topic)
     assert verdict.outcomes["spooled"] > 0
     assert verdict.outcomes["refused"] > 0
-    assert causes == {"kafka_unreachable", "outbox_unwritable"}
+    assert causes == ["kafka_unreachable", "outbox_unwritable"]
+    assert not resolved

@@ -220,6 +220,7 @@ SHORT_WAITS = {
     "publish_retry_max": 1,
     "publish_retry_first_delay_s": 0.05,
     "publish_deadline_s": 1.0,
+    "outbox_pause_s": 0.3,
     "breaker_probe_interval_s": 0.1,
     "breaker_probe_timeout_s": 0.3,
     "wait_first_delay_s": 0.05,

@@ -221,3 +221,49 @@ def test_delivered_events_are_removed_in_the_end(broker: Broker) -> None:
         until(lambda: outbox.totals().delivered == 0, "it is removed", within_s=10)
 
     assert outbox.totals().delivered_ever == 1
+
+
+def test_an_error_of_the_machine_holds_nothing(broker: Broker) -> None:
+    """No descriptor is free for a while, say: that is no event's fault. It may have been sent, and says so."""
+    settings = broker.settings(**SHORT)
+    outbox = fill(settings, [message(f"order-{number}") for number in range(5)])
+    broken = threading.Event()
+    broken.set()
+
+    class Breaking(Producer):
+        def deliver(self, messages: Sequence[Message], timeout_s: float | None = None) -> list[Result]:
+            if broken.is_set():
+                raise OSError(24, "Too many open files")
+            return super().deliver(messages, timeout_s)
+
+    with relaying(settings, Breaking(settings, "test")):
+        until(lambda: (beat := read_heartbeat(settings, PROGRAM)) and beat.waits_for, "it waits", 10)
+        time.sleep(1)
+        tried = OutboxDesk(settings).entries(("waiting",))
+        broken.clear()
+        wait_until_empty(outbox)
+
+    assert [entry.sent for entry in tried] == [1] * 5
+    assert len(event_ids(settings)) == 5
+
+
+def test_one_busy_order_holds_up_no_other(broker: Broker, figures: Figures) -> None:
+    """Of it one event is on its way at a time; the others do not wait until all of its are delivered."""
+    settings = broker.settings(relay_batch_max=100)
+    ensure_topic(settings, "test")
+    busy = [message("order-busy") for _ in range(1_500)]
+    others = [message(f"order-{number}") for number in range(300)]
+    outbox = fill(settings, [*busy, *others])
+
+    with relaying(settings):
+        wait_until_empty(outbox)
+
+    records = read_topic(settings)
+    busy_at = {one.event_id for one in busy[750:]}
+    delivered = OutboxDesk(settings).entries(("delivered",), limit=10_000)
+    last_other = max(entry.settled_at or 0 for entry in delivered if entry.order_id != "order-busy")
+    half_of_busy = min(entry.settled_at or 0 for entry in delivered if entry.event_id in busy_at)
+    figures("1,500 events of one order ahead of 300 others", others_ahead_of_its_half_ms=half_of_busy - last_other)
+    assert len(records) == len(busy) + len(others)
+    assert [r.event_id for r in records if r.key == b"order-busy"] == [one.event_id for one in busy]
+    assert last_other < half_of_busy

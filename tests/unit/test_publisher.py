@@ -11,9 +11,10 @@ import pytest
 import structlog.testing
 
 from orderflow.broker.requests import Result
-from orderflow.errors import NotAccepted, Rejected, StoreUnavailable, Unacknowledged, Unsent
+from orderflow.errors import NotAccepted, Rejected, StoreUnavailable, StoreUncertain, Unacknowledged, Unsent
 from orderflow.messages import Message, Outcome, Published, Refused, Spooled, Unknown
 from orderflow.publishing.breaker import State
+from orderflow.publishing.lanes import Waiter
 from orderflow.publishing.publisher import Publisher
 from orderflow.publishing.retries import RetryPolicy
 from orderflow.publishing.spool import Spool
@@ -458,3 +459,135 @@ class Relay:
             self._producer.acknowledged += [entry.event_id for entry in first.values()]
             self._own.settle(delivered=[(entry.seq, 0, entry.seq) for entry in first.values()])
             self._bench.spool.refresh(self._own)
+
+
+def test_an_order_in_the_outbox_pauses_until_it_is_free_and_goes_to_kafka_again(bench: Bench) -> None:
+    """Sent behind it at once, an order in constant use would stay in the outbox for ever. Its sequence is kept."""
+    producer = ScriptedProducer([Unsent("a")] * 3)
+    publishes = bench.publisher(producer, breaker_probe_interval_s=0.001, outbox_pause_s=0.9)
+    publishes.publish(message("o"))
+    time.sleep(0.01)
+    publishes.publish(message("p"))
+    publishes.draining = True
+    outcomes: list[Outcome | None] = []
+    callers = [
+        threading.Thread(target=lambda n=n: outcomes.append(publishes.publish(message("o", n)))) for n in (1, 2, 3)
+    ]
+
+    for number, caller in enumerate(callers):
+        caller.start()
+        until(lambda: publishes.in_flight == number + 1, "it pauses", within_s=5)  # noqa: B023
+    (entry,) = bench.desk.find("o-0")
+    bench.outbox.settle(delivered=[(entry.seq, 0, 0)])
+    bench.spool.refresh(bench.outbox)
+    publishes.go_on()
+    for caller in callers:
+        caller.join(10)
+
+    assert all(isinstance(outcome, Published) for outcome in outcomes)
+    assert producer.acknowledged == ["p-0", "o-1", "o-2", "o-3"]
+
+
+def test_a_pause_ends_and_the_order_goes_behind_what_waits(bench: Bench) -> None:
+    """All that pauses of an order goes into the outbox in order of arrival, whoever's pause ends first."""
+    publishes = bench.publisher(ScriptedProducer([Unsent("a")] * 3), breaker_probe_interval_s=0.001, outbox_pause_s=0.2)
+    publishes.publish(message("o"))
+    time.sleep(0.01)
+    publishes.publish(message("p"))
+    publishes.draining = True
+
+    began = time.monotonic()
+    in_threads(publishes, [message("o", 1)])
+    took_s = time.monotonic() - began
+
+    assert bench.waiting() == ["o-0", "o-1"]
+    assert 0.2 <= took_s < 1
+
+
+def test_an_order_that_is_held_does_not_pause(bench: Bench) -> None:
+    """Nobody knows when a person comes."""
+    publishes = bench.publisher(ScriptedProducer([Unsent("a")] * 3), breaker_probe_interval_s=0.001, outbox_pause_s=5)
+    publishes.publish(message("o"))
+    time.sleep(0.01)
+    publishes.publish(message("p"))
+    publishes.draining = True
+    bench.outbox.settle(held=[(1, "no")])
+    bench.spool.refresh(bench.outbox)
+
+    began = time.monotonic()
+    assert isinstance(publishes.publish(message("o", 1)), Spooled)
+    assert time.monotonic() - began < 1
+
+
+def test_a_probe_that_goes_away_leaves_the_breaker_open_for_the_next(bench: Bench) -> None:
+    """Its leader is late, and its own deadline passes: the breaker must not wait for it for ever."""
+    policy = RetryPolicy(retries=0, first_s=0.01, factor=1, cap_s=0.01, jitter_s=0, attempt_s=0.05, deadline_s=0.2)
+    producer = ScriptedProducer([Unsent("away")])
+    publishes = bench.publisher(producer, policy, breaker_probe_interval_s=0.01)
+    publishes.publish(message("o"))
+    time.sleep(0.02)
+    producer.delay_s = 1.0  # The first probe takes longer than any deadline.
+    slow = threading.Thread(target=publishes.publish, args=[message("p")])
+    slow.start()
+    until(lambda: publishes.breaker.state is State.HALF_OPEN, "the probe is on its way", within_s=5)
+
+    outcome = publishes.publish(message("p", 1))
+    slow.join(10)
+    producer.delay_s = 0
+
+    assert isinstance(outcome, Refused)
+    assert publishes.breaker.state is not State.HALF_OPEN
+    time.sleep(0.02)
+    assert isinstance(publishes.publish(message("q")), Published)
+
+
+def test_a_caller_that_has_gone_is_never_made_leader(bench: Bench) -> None:
+    """One that was told `unknown` while its leader was late: in the lane to the outbox nobody would lead for it."""
+    producer = ScriptedProducer()
+    publishes = bench.publisher(producer, breaker_probe_interval_s=60)
+    gone, there = Waiter(message("o"), time.monotonic() + 5), Waiter(message("p"), time.monotonic() + 5)
+    gone.sent = True
+    gone.give_up(Unacknowledged("late"))
+
+    with publishes._lock:
+        publishes._send_behind([gone, there])
+
+    assert there.leads
+    assert not gone.leads
+
+
+def test_while_the_breaker_is_open_an_acknowledged_event_holds_no_later_one_of_its_order(bench: Bench) -> None:
+    """Its group is still at work: the next event of its order must not go through retries of its own."""
+    settled = Waiter(message("o"), time.monotonic() + 5, outcome=Published(0, 0))
+    publishes = bench.publisher(ScriptedProducer(), breaker_probe_interval_s=60)
+    with publishes._lock:
+        publishes._direct._group = [settled]
+        settled.lane = publishes._direct
+        publishes.breaker.fail("away")
+
+    assert isinstance(publishes.publish(message("o", 1)), Spooled)
+
+
+def test_a_commit_that_may_have_taken_effect_is_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk at the very end of a commit can leave the row committed: refused would be a lie."""
+
+    def fail(_: object) -> list[Any]:
+        raise StoreUncertain("the last sync failed")
+
+    monkeypatch.setattr(bench.outbox, "add", fail)
+
+    assert isinstance(bench.publisher(ScriptedProducer([Unsent("a")] * 3)).publish(message("o")), Unknown)
+
+
+def test_an_error_of_the_outbox_that_nobody_foresaw_reaches_all_as_unknown(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> list[Any]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(bench.outbox, "add", fail)
+    publishes = bench.publisher(ScriptedProducer([Unsent("a")] * 3, delay_s=0.05), breaker_probe_interval_s=60)
+
+    outcomes = in_threads(publishes, [message(f"o{number}") for number in range(5)])
+
+    assert {type(outcome) for outcome in outcomes} == {Unknown}

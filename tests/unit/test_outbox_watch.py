@@ -1,0 +1,185 @@
+"""The watch over the outbox: what it takes for the end of an outage, and the alerts that it raises."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cart_service.app import Parts
+from orderflow.errors import StoreUnavailable, Unsent
+from orderflow.messages import Message, Published
+from orderflow.publishing.breaker import State
+from orderflow.settings import Settings
+from orderflow.store.alerts import Alerts
+from orderflow.wsgi.service import NotReady
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from orderflow.broker.requests import Result
+
+QUICK: dict[str, Any] = {
+    "publish_retry_max": 0,
+    "publish_attempt_timeout_s": 0.1,
+    "publish_deadline_s": 1,
+    "outbox_pause_s": 0.3,
+    "wait_max_delay_s": 0.05,
+}
+
+
+@dataclass
+class Cart:
+    """The parts of a cart service; Kafka is what ``away`` says, and no thread looks by itself."""
+
+    parts: Parts
+    settings: Settings
+    away: bool = False
+
+    def deliver(self, messages: Sequence[Message], _: float | None = None) -> list[Result]:
+        return [Unsent("away") if self.away else Published(0, 0) for _ in messages]
+
+    def publish(self, order: str, number: int = 0) -> object:
+        message = Message(order.encode(), b"v", (), order, f"{order}-{number}")
+        return self.parts.publisher.publish(message)
+
+    def look(self) -> None:
+        self.parts.outbox_watch.look()
+
+    def relay(self) -> None:
+        """Deliver all that waits."""
+        outbox = self.parts.outbox_watch.outbox
+        outbox.settle(delivered=[(entry.seq, 0, entry.seq) for entry in outbox.deliverable(1_000)])
+
+    def alerts(self, *, open_only: bool = False) -> list[str]:
+        return [row.cause for row in Alerts(self.settings).rows(open_only=open_only)]
+
+
+@pytest.fixture
+def cart(tmp_path: Path) -> Iterator[Cart]:
+    settings = Settings(var_dir=str(tmp_path), **QUICK)
+    parts = Parts.of(settings)
+    cart = Cart(parts, settings)
+    parts.publisher._delivery._producer = cart  # type: ignore[assignment]
+    cart.look()
+    parts.publisher.verified()
+    yield cart
+    parts.alerts.close()
+
+
+def test_an_outage_opens_one_alert_that_resolves_when_what_it_left_is_delivered(cart: Cart) -> None:
+    """Later events of an order in use do not keep it open."""
+    cart.away = True
+    for order in ("a", "b"):
+        cart.publish(order)
+        cart.look()
+    cart.away = False
+    until(cart.alerts, "an alert is open", within_s=5)
+    cart.relay()
+    cart.look()  # sees the delivery: the breaker closes
+    cart.look()  # takes note of the last event of the outage
+    cart.parts.outbox_watch.outbox.add([(Message(b"c", b"v", (), "c", "c-1"), False)])
+    cart.look()
+
+    until(lambda: not cart.alerts(open_only=True), "the alert is resolved", within_s=5)
+    assert cart.alerts() == ["kafka_unreachable"]
+    assert Alerts(cart.settings).rows(open_only=False)[0].affected == 2
+    assert cart.parts.publisher.breaker.closed
+
+
+def test_what_the_relay_delivers_closes_the_breaker_though_no_request_comes(cart: Cart) -> None:
+    cart.away = True
+    cart.publish("a")
+    cart.look()
+    before = cart.parts.publisher.breaker.state
+    cart.relay()
+    cart.look()
+
+    assert before is State.OPEN
+    assert cart.parts.publisher.breaker.closed
+
+
+def test_a_breaker_that_opens_while_it_looks_is_alerted_of_at_the_next_look(cart: Cart) -> None:
+    """However the two interleave: the openings are counted, and read once."""
+    watch, breaker = cart.parts.outbox_watch, cart.parts.publisher.breaker
+    seen = breaker.openings
+    add = cart.parts.alerts.add
+
+    def opens_meanwhile(*arguments: Any) -> None:
+        breaker.fail("away")
+        add(*arguments)
+
+    cart.parts.alerts.add = opens_meanwhile  # type: ignore[method-assign]
+    watch._openings, cart.parts.outbox_watch._spool.stored = max(1, seen), 5
+    breaker.openings = max(1, seen)
+    watch.look()
+    watch.look()
+
+    until(lambda: cart.alerts() == ["kafka_unreachable"], "an alert is open", within_s=5)
+
+
+def test_an_outbox_that_takes_nothing_opens_one_alert_however_often_it_fails(
+    cart: Cart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It resolves when as much as some events can be written again."""
+    outbox = cart.parts.publisher._spool._outbox
+    full = StoreUnavailable("disk full")
+
+    def fail(*_: object) -> Any:
+        raise full
+
+    cart.away = True
+    with monkeypatch.context() as disk:
+        disk.setattr(outbox, "add", fail)
+        disk.setattr(cart.parts.outbox_watch.outbox, "try_to_write", fail)
+        for number in range(5):
+            cart.publish(f"o{number}")
+            cart.look()
+            time.sleep(0.06)
+        with pytest.raises(NotReady, match="takes no events"):
+            cart.parts.outbox_watch.check()
+        until(lambda: "outbox_unwritable" in cart.alerts(), "an alert is open", within_s=5)
+    cart.look()
+    cart.look()
+
+    until(lambda: "outbox_unwritable" not in cart.alerts(open_only=True), "the alert is resolved", within_s=5)
+    assert cart.alerts().count("outbox_unwritable") == 1
+    assert cart.parts.outbox_watch.check()[0]
+
+
+def test_readiness_and_metrics_tell_of_breaker_and_outbox(cart: Cart) -> None:
+    well = cart.parts.kafka.check()
+    cart.away = True
+    cart.publish("a")
+    cart.look()
+    away = cart.parts.kafka.check()
+    cart.parts.publisher.breaker.probe()
+    probing = cart.parts.kafka.check()
+
+    assert well == (True, "The breaker is closed: Kafka takes events.")
+    assert not away[0]
+    assert away[1].startswith("The breaker is open for 0 s: events go to the outbox. away")
+    assert probing[1].startswith("The breaker is half-open")
+    assert cart.parts.outbox_watch.breaker() == {("closed",): 0, ("half_open",): 1, ("open",): 0}
+    assert cart.parts.outbox_watch.events() == {("waiting",): 1, ("held",): 0}
+    assert cart.parts.outbox_watch.undelivered_bytes()[()] > 400
+    assert cart.parts.outbox_watch.check() == (True, "The outbox takes events; 1 wait in it, 0 are held.")
+
+
+def test_the_watch_over_kafka_survives_an_error_that_nobody_foresaw(
+    cart: Cart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is free, say: without it nothing would ever be verified."""
+
+    def fail(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("cart_service.kafka_watch.ensure_topic", fail)
+    problem = cart.parts.kafka._reach()
+
+    assert problem is not None
+    assert "Too many open files" in problem
