@@ -223,3 +223,32 @@ def test_the_outbox_on_a_full_disk(make_stack: MakeStack, figures: Figures, tmp_
     assert verdict.outcomes["refused"] > 0
     assert causes == ["kafka_unreachable", "outbox_unwritable"]
     assert not resolved
+
+
+def test_orders_in_constant_use_leave_the_outbox(make_stack: MakeStack, figures: Figures) -> None:
+    """Writers that never pause, one order each: after the outage they are published again, and its alert resolves."""
+    stack = make_stack(**SHORT_WAITS)
+    stack.up()
+
+    with Load(stack.settings, writers=40, work=Rounds(orders=1, pause_s=0.002)) as load:
+        until(lambda: len(by_order(load.ledger)) == 40, "all orders are created", within_s=30)
+        stack.stop("kafka")
+        away = time.monotonic()
+        until(lambda: sum(e.outcome == "spooled" and e.sent > away for e in load.ledger) > 500, "it is spooled", 30)
+        stack.start("kafka")
+        started = time.monotonic()
+        until(lambda: _only_published(load), "all is published directly again", within_s=60)
+        direct_s = time.monotonic() - started
+        until(lambda: _resolved(stack), "the alert is resolved while the load goes on", within_s=10)
+        latest = list(load.ledger)[-200:]
+    verdict = check_truth(load.ledger, stack.settings)
+
+    figures("40 orders in constant use", **verdict.outcomes, all_direct_again_s=direct_s)
+    assert max(entry.ended - entry.sent for entry in latest) < stack.settings.publish_deadline_s
+    assert set(verdict.outcomes) == {"published", "spooled"}
+
+
+def _only_published(load: Load) -> bool:
+    """Whether the last answers of all writers, some of each, are of events that went to Kafka directly."""
+    latest = list(load.ledger)[-200:]
+    return len(latest) == 200 and all(entry.published for entry in latest)
