@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import bottle
 import msgspec
 
+from orderflow.clock import moment
 from orderflow.store.outbox_desk import STATES
-from orderflow.store.outbox_shown import moment, shown
+from orderflow.store.outbox_shown import shown
 from orderflow.wsgi import parameters
 
 if TYPE_CHECKING:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from orderflow.alerts.causes import Cause
 from orderflow.alerts.webhook import Webhook
+from orderflow.clock import now_ms
 from orderflow.errors import StoreError
 from orderflow.store.alerts import Alerts, Opening
-from orderflow.store.outbox_rows import now_ms
 
 if TYPE_CHECKING:
     from orderflow.alerts.causes import Cause

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from orderflow.alerts.causes import facts_of
+from orderflow.clock import moment
 from orderflow.orders import PRINTABLE
-from orderflow.store.outbox_shown import moment
 
 if TYPE_CHECKING:
     from orderflow.store.alerts import AlertRow, Alerts

@@ -20,7 +20,7 @@ import stamina
 import structlog
 
 from orderflow.alerts.causes import facts_of
-from orderflow.store.outbox_shown import moment
+from orderflow.clock import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,10 @@ from orderflow.cli.terminal import (
     show_table,
     text_of,
 )
+from orderflow.clock import moment
 from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_desk import STATES, OutboxDesk
-from orderflow.store.outbox_shown import moment, shown, shown_with_payload
+from orderflow.store.outbox_shown import shown, shown_with_payload
 
 if TYPE_CHECKING:
     from orderflow.store.outbox_rows import Entry

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from orderflow.clock import now_ms
 from orderflow.store.outbox_file import OutboxFile
-from orderflow.store.outbox_rows import now_ms
 
 if TYPE_CHECKING:
     from orderflow.settings import Settings

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orderflow import headers
+from orderflow.clock import now_ms
 from orderflow.errors import OutboxFull
 from orderflow.store.outbox_file import OutboxFile
-from orderflow.store.outbox_rows import SELECT, Addition, Entry, Totals, now_ms
+from orderflow.store.outbox_rows import SELECT, Addition, Entry, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

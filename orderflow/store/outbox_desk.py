@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orderflow.clock import now_ms
 from orderflow.store.outbox_file import OutboxFile
-from orderflow.store.outbox_rows import SELECT, Entry, State, now_ms
+from orderflow.store.outbox_rows import SELECT, Entry, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Literal, NamedTuple
 
 from orderflow import headers
@@ -62,11 +61,6 @@ class Totals(NamedTuple):
     def undelivered(self) -> int:
         """Events that were accepted and did not come to Kafka yet."""
         return self.waiting + self.held
-
-
-def now_ms() -> int:
-    """Tell the time in ms since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 #: Reads rows as `Entry` has their columns.

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orderflow import events, headers
+from orderflow.clock import moment
 from orderflow.errors import InvalidEvent
 
 if TYPE_CHECKING:
     from orderflow.store.outbox_rows import Entry
-
-
-def moment(at_ms: int | None) -> str | None:
-    """Write a time in ms since 1970 as RFC 3339, in UTC."""
-    if at_ms is None:
-        return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def shown(entry: Entry) -> dict[str, Any]:

@@ -110,6 +110,24 @@ def test_held_events_are_shown_and_settled(stack: Stack) -> None:
     assert (discarded["author"], discarded["reason"]) == ("kim", "too large")
 
 
+def test_the_outbox_is_paged_and_filtered_over_http(stack: Stack) -> None:
+    """A page names the next one, behind its last number; what is no state or number is a 400 with the way out."""
+    with Client.from_settings(stack.settings) as client:
+        seen: list[int] = []
+        path: str | None = "/outbox?state=delivered&limit=17"
+        while path:
+            answer = client.request("cart", "GET", path)
+            seen += [event["seq"] for event in answer.body["events"]]
+            path = answer.headers["link"].partition(">")[0].lstrip("<") if "link" in answer.headers else None
+        wrong = [client.request("cart", "GET", f"/outbox?{query}") for query in ("state=lost", "limit=0", "cursor=x")]
+
+    assert len(seen) >= OTHERS
+    assert seen == sorted(set(seen))
+    assert [answer.status for answer in wrong] == [400] * 3
+    assert "must be one of undelivered, waiting" in wrong[0].body["detail"]
+    assert [list(answer.body["fields"]) for answer in wrong] == [["state"], ["limit"], ["cursor"]]
+
+
 def test_what_cannot_be_done_is_said_with_a_way_out(stack: Stack) -> None:
     delivered = str(_listed(stack, "delivered")[0]["seq"])
 

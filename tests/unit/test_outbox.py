@@ -17,6 +17,7 @@ from orderflow.settings import Settings
 from orderflow.store.outbox import ROW_BYTES, Outbox
 from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.store.outbox_rows import Addition
+from orderflow.store.sqlite import MAYBE_COMMITTED, immediate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -190,6 +191,31 @@ def test_a_commit_is_synced_and_its_journal_stays(tmp_path: Path) -> None:
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert (tmp_path / "outbox.db-journal").stat().st_size == 0
+
+
+class EndsBadly:
+    """A connection whose commits fail: the disk's errors that are wanted here cannot be made at the very moment."""
+
+    def __init__(self, code: int) -> None:
+        self.in_transaction = False
+        self._code = code
+
+    def execute(self, sql: str) -> None:
+        if sql == "COMMIT":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = self._code
+            raise error
+
+
+@pytest.mark.parametrize(
+    ("code", "maybe"), [(sqlite3.SQLITE_IOERR_FSYNC, True), (sqlite3.SQLITE_FULL, False), (sqlite3.SQLITE_BUSY, False)]
+)
+def test_a_commit_that_failed_at_the_disk_may_have_taken_effect(code: int, *, maybe: bool) -> None:
+    """Nobody may call it undone; of a full disk and of a lock it is known."""
+    with pytest.raises(sqlite3.OperationalError) as failed, immediate(EndsBadly(code)):  # type: ignore[arg-type]
+        pass
+
+    assert (MAYBE_COMMITTED in getattr(failed.value, "__notes__", ())) is maybe
 
 
 def test_a_lock_beyond_the_wait_is_an_error_and_passes(tmp_path: Path) -> None:
