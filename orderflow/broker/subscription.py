@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
 
 
+#: How long a wait for records takes at least, when there are none.
+LEAST_WAIT_S = 0.1
+
 #: How often Kafka is told the offsets, for lag tools.
 COMMIT_EVERY_S = 1.0
 
@@ -72,6 +75,7 @@ class Subscription:
             heartbeat_interval_ms=milliseconds(settings.session_timeout_s / 5),
             max_poll_records=self._max_records,
         )
+        _wait_between_polls(self._consumer)
         listener = _SeekToStore(self._consumer, positions, self._unverified, on_assigned)
         self._consumer.subscribe([topic.name], listener=listener)
 
@@ -220,6 +224,17 @@ def _try_to_read(settings: Settings, partition: TopicPartition, offset: int) -> 
         return None
     finally:
         consumer.close(autocommit=False, timeout_ms=1_000)
+
+
+def _wait_between_polls(consumer: KafkaConsumer) -> None:
+    """Keep a consumer from spinning while a heartbeat is unanswered.
+
+    kafka-python waits for records until the next heartbeat is due; from the moment in which one is overdue that is no
+    time at all, for seconds. Heartbeats have a coroutine of their own, so nothing needs the short wait.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 (no option says it)
+    due_in_s = coordinator.time_to_next_poll
+    coordinator.time_to_next_poll = lambda: max(due_in_s(), LEAST_WAIT_S)
 
 
 def _is_damage(error: Exception) -> bool:

@@ -334,6 +334,32 @@ def test_polling_a_frozen_broker_ends_in_time_and_goes_on_later(broker: Broker, 
     figures("poll on a frozen broker", max_s=max(took))
 
 
+def test_polling_while_a_heartbeat_is_unanswered_takes_no_cpu(broker: Broker, figures: Figures) -> None:
+    """kafka-python alone spins from the moment in which the next heartbeat is due until the last one times out."""
+    settings = broker.settings(poll_timeout_s=0.3, session_timeout_s=6.0)
+    topic = ensure_topic(settings, "test")
+    produce(settings, [{"key": b"k", "value": b"v"}])
+    overdue_s = settings.session_timeout_s / 5 * 2
+
+    with subscribed(settings, topic, {}) as subscription:
+        poll_until(subscription, 1)
+        with frozen(broker.pid):
+            began = time.monotonic()
+            poll_for(subscription, overdue_s)
+            cpu = time.process_time()
+            poll_for(subscription, 3.0)
+            cpu_s, took_s = time.process_time() - cpu, time.monotonic() - began - overdue_s
+
+    figures("poll while a heartbeat is unanswered", cpu_share=cpu_s / took_s)
+    assert cpu_s < took_s / 5
+
+
+def poll_for(subscription: Subscription, seconds: float) -> None:
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        assert subscription.poll() == []
+
+
 def test_a_subscription_closes_in_time_while_the_broker_is_frozen(broker: Broker, figures: Figures) -> None:
     settings = broker.settings(poll_timeout_s=0.3)
     topic = ensure_topic(settings, "test")
