@@ -36,6 +36,9 @@ WELL_AGAIN = 0.6
 #: How often it is looked while somebody pauses until an order is free.
 PAUSING_LOOK_S = 0.05
 
+#: So many looks in a row that fail are an alert: another process may hold the lock for a moment.
+IN_VAIN_MAX = 3
+
 #: After asking which orders wait, so many times as long as that took goes by before it is asked again.
 REFRESH_SHARE = 10
 
@@ -56,6 +59,7 @@ class OutboxWatch:
         self._settled: tuple[int, int] | None = None
         self._next_refresh = 0.0
         self._delivered_at = -settings.outbox_pause_s
+        self._in_vain = 0
         self._openings = 0
         self._counted = 0
         #: The last event that was spooled while the breaker was open; None while it is.
@@ -107,8 +111,11 @@ class OutboxWatch:
             self._alert_of_outage()
             self._alert_of_fullness(totals)
             self._alert_of_errors(totals)
+            self._in_vain = 0
         except StoreError as error:
-            self._alerts.open(Cause.OUTBOX_UNWRITABLE, str(error))
+            self._in_vain += 1
+            if self._in_vain >= IN_VAIN_MAX:
+                self._alerts.open(Cause.OUTBOX_UNWRITABLE, str(error))
 
     def _refresh(self, totals: Totals) -> None:
         """Ask which orders wait, when some may not wait any more; the longer that takes the more seldom."""
