@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orderflow.broker import Topic, ensure_topic
+from orderflow.delays import growing_delays
 from orderflow.errors import BrokerError, TopicMisconfigured
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def wait_for_topic(
         TopicMisconfigured: the topic is not the one that orderflow is built on.
 
     """
-    delay_s = settings.wait_first_delay_s
+    delays = growing_delays(settings)
     while not stop:
         beat("waiting", f"Kafka at {settings.kafka_bootstrap_servers}")
         try:
@@ -35,7 +36,7 @@ def wait_for_topic(
         except TopicMisconfigured:
             raise
         except BrokerError as error:
+            delay_s = next(delays)
             log.warning("kafka.wait_scheduled", delay_s=delay_s, error=str(error))
             stop.wait(delay_s)
-            delay_s = min(delay_s * 2, settings.wait_max_delay_s)
     return None

@@ -10,6 +10,7 @@ import structlog
 
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import ensure_topic
+from orderflow.delays import growing_delays
 from orderflow.errors import BrokerError, NotAccepted, TopicMisconfigured
 from orderflow.publishing.breaker import State
 from orderflow.wsgi.service import NotReady
@@ -61,14 +62,15 @@ class KafkaWatch:
     def _run(self) -> None:
         while self._asked.wait():
             self._asked.clear()
-            delay_s = self._settings.wait_first_delay_s
             began = time.monotonic()
-            while (problem := self._reach()) is not None:
+            for delay_s in growing_delays(self._settings):
+                problem = self._reach()
+                if problem is None:
+                    break
                 if self._misconfigured is None and time.monotonic() - began > self._settings.publish_deadline_s:
                     self._publisher.unverified(problem)
                 log.warning("kafka.wait_scheduled", delay_s=delay_s, error=problem)
                 time.sleep(delay_s)
-                delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
 
     def _reach(self) -> str | None:
         """Verify the topic; say what is in the way."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import bottle
 import msgspec
 
 from orderflow.clock import moment
@@ -36,8 +35,7 @@ class OutboxView:
         totals = self._outbox.totals()
         entries = self._desk.entries(STATES[state], after=cursor, limit=limit)
         if len(entries) == limit:
-            link = f'</outbox?state={state}&limit={limit}&cursor={entries[-1].seq}>; rel="next"'
-            bottle.response.set_header("Link", link)
+            parameters.point_to_next("/outbox", state=state, limit=limit, cursor=entries[-1].seq)
         oldest = self._desk.oldest_waiting_at()
         return _encoder.encode(
             {

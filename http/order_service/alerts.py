@@ -41,8 +41,7 @@ class AlertDesk:
         cursor = parameters.number("cursor", 2**63 - 1, 1, 2**63 - 1)
         rows = self._alerts.rows(open_only=state == "open", limit=limit, before_id=cursor)
         if len(rows) == limit:
-            link = f'</alerts?state={state}&limit={limit}&cursor={rows[-1].id}>; rel="next"'
-            bottle.response.set_header("Link", link)
+            parameters.point_to_next("/alerts", state=state, limit=limit, cursor=rows[-1].id)
         return _encoder.encode({"alerts": [shown(row) for row in rows]})
 
     def acknowledge(self) -> bytes:

@@ -104,8 +104,7 @@ class Orders:
         cursor = parameters.number("cursor", 0, 0, 2**63 - 1)
         rows = self._reader.order_ids(cursor, limit)
         if len(rows) == limit:
-            link = f'</getAllOrderIdsFromTopic?topic={topic}&limit={limit}&cursor={rows[-1][0]}>; rel="next"'
-            bottle.response.set_header("Link", link)
+            parameters.point_to_next("/getAllOrderIdsFromTopic", topic=topic, limit=limit, cursor=rows[-1][0])
         return _encoder.encode([order_id for _, order_id in rows])
 
     # Readiness.

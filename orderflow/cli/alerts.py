@@ -16,6 +16,7 @@ from orderflow.cli.terminal import (
     fail,
     login_name,
     outbox_settings_of,
+    show_fields,
     show_json,
     show_table,
     text_of,
@@ -71,10 +72,7 @@ def show(alert_id: AlertId, *, stack: StackOption = Path(), as_json: JsonOption 
         show_json({"alert": alert})
         return
     steps = alert.pop("runbook")
-    width = max(map(len, alert))
-    for name, value in alert.items():
-        if value is not None:
-            typer.echo(f"{name.ljust(width)}  {value}")
+    show_fields(list(alert.items()))
     typer.echo("\nWhat to do:")
     for number, step in enumerate(steps, start=1):
         typer.echo(f"{number:>3}. {step}")

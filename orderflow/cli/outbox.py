@@ -14,6 +14,7 @@ from orderflow.cli.terminal import (
     fail,
     login_name,
     outbox_settings_of,
+    show_fields,
     show_json,
     show_table,
     text_of,
@@ -76,13 +77,8 @@ def show(
         show_json({"events": found})
         return
     for event in found:
-        width = max(map(len, event))
-        headers = event.pop("headers")
-        for key, value in event.items():
-            if value is not None:
-                typer.echo(f"{key.ljust(width)}  {value}")
-        for key, value in headers.items():
-            typer.echo(f"{'header'.ljust(width)}  {key}: {value}")
+        headers = [("header", f"{name}: {value}") for name, value in event.pop("headers").items()]
+        show_fields([*event.items(), *headers])
 
 
 @app.command()

@@ -73,6 +73,14 @@ def show_json(value: object) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
+def show_fields(fields: Sequence[tuple[str, object]]) -> None:
+    """One line for each field that has a value."""
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        if value is not None:
+            typer.echo(f"{name.ljust(width)}  {value}")
+
+
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table: drawn on a terminal, plain aligned columns elsewhere."""
     cells = [[str(cell) for cell in row] for row in rows]

@@ -116,7 +116,7 @@ class Lane:
     def empty(self, keys: Collection[bytes] | None = None) -> list[Waiter]:
         """Take all that wait out of the row, or those with these keys. Only a leader may: then none of them leads."""
         taken = [waiter for waiter in self._queue if keys is None or waiter.message.key in keys]
-        self._queue = deque(waiter for waiter in self._queue if waiter not in taken) if keys is not None else deque()
+        self._queue = deque(waiter for waiter in self._queue if keys is not None and waiter.message.key not in keys)
         return taken
 
     def has(self, key: bytes) -> bool:

@@ -51,6 +51,12 @@ def choice(name: str, default: str, choices: Collection[str]) -> str:
     return text
 
 
+def point_to_next(path: str, **query: object) -> None:
+    """Give the answer a ``Link`` to its next page. What is in the query was checked, so nothing needs quoting."""
+    target = "&".join(f"{name}={value}" for name, value in query.items())
+    bottle.response.set_header("Link", f'<{path}?{target}>; rel="next"')
+
+
 def _refuse(name: str, text: str, problem: str) -> NoReturn:
     detail = f"The parameter {name} {problem}, not {text[:50]!r}."
     raise Problem(400, "invalid-parameter", detail, fields={name: problem})

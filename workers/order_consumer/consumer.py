@@ -11,6 +11,7 @@ import structlog
 from order_consumer.projection import Projected, Projection
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import PARTITIONS, Subscription, locate_unreadable, reachable
+from orderflow.delays import growing_delays
 from orderflow.errors import BrokerError, LogReplaced, Unreadable
 from orderflow.events import SkipReason
 from orderflow.records import Anchor, Position
@@ -182,8 +183,7 @@ class OrderConsumer:
 
     def _store(self, project: Callable[[Sequence[Record]], Projected], records: Sequence[Record]) -> Projected:
         """Project and write; while the store is locked or the disk is full, wait and try again. Nothing is skipped."""
-        delay_s = self._settings.wait_first_delay_s
-        while True:
+        for delay_s in growing_delays(self._settings):
             try:
                 projected = project(records)
                 self._writer.write(projected.batch)
@@ -195,7 +195,6 @@ class OrderConsumer:
                 self._beat("waiting", f"the store: {error}")
                 if self._stop.wait(delay_s):
                     raise Stopped from error
-                delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
                 records = self._not_stored(records)
         for row in projected.batch.positions.values():
             anchor = None if row.last_offset is None else Anchor(row.last_offset, row.last_checksum or 0)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orderflow.alerts import AlertBook, Cause
-from orderflow.errors import BrokerError, Rejected, StoreError, StoreIncompatible, Unacknowledged, Unsent
+from orderflow.delays import growing_delays
+from orderflow.errors import BrokerError, Rejected, StoreUnavailable, StoreUncertain, Unacknowledged, Unsent
 from orderflow.messages import Published
 from orderflow.topic_wait import wait_for_topic
 
@@ -89,13 +90,12 @@ class OutboxRelay:
 
     def _turn(self) -> None:
         """Deliver some of what waits, or rest; after a failure longer each time."""
-        delay_s = self._settings.wait_first_delay_s
-        while not self._stop:
+        for delay_s in growing_delays(self._settings):
+            if self._stop:
+                return
             try:
                 failed = self._deliver_some()
-            except StoreIncompatible:
-                raise
-            except StoreError as error:
+            except (StoreUnavailable, StoreUncertain) as error:
                 log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
                 self._beat("waiting", f"the outbox: {error}")
             else:
@@ -104,7 +104,6 @@ class OutboxRelay:
                 log.warning("relay.retry_scheduled", delay_s=delay_s, error=str(failed))
                 self._beat("waiting", f"Kafka at {self._settings.kafka_bootstrap_servers}: {failed}")
             self._stop.wait(delay_s)
-            delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
 
     def _deliver_some(self) -> BrokerError | None:
         """Send what waits longest; rest when nothing does. Tell why Kafka did not take all."""
@@ -181,20 +180,16 @@ class OutboxRelay:
 
     def _write(self, notes: Notes) -> None:
         """Take note of what came of the events. What is not written down would be sent again: try until it is."""
-        delay_s = self._settings.wait_first_delay_s
-        while True:
+        for delay_s in growing_delays(self._settings):
             try:
                 self._outbox.settle(delivered=notes.delivered, held=notes.held, sent=notes.sent)
                 break
-            except StoreIncompatible:
-                raise
-            except StoreError as error:
+            except (StoreUnavailable, StoreUncertain) as error:
                 log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
                 self._beat("waiting", f"the outbox: {error}")
                 if self._stop.wait(delay_s):
                     log.warning("relay.left", events=len(notes.delivered), detail="not noted, so they are sent again")
                     return
-                delay_s = min(delay_s * 2, self._settings.wait_max_delay_s)
         self._report(notes)
 
     # What is told.
