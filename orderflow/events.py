@@ -39,6 +39,7 @@ class SkipReason(StrEnum):
     DUPLICATE_CREATE = "duplicate_create"
     EVENT_ID_CONFLICT = "event_id_conflict"
     INTERNAL_ERROR = "internal_error"
+    INVALID_CONTROL = "invalid_control"
 
     @property
     def sentence(self) -> str:
@@ -58,7 +59,13 @@ _SENTENCES = {
     SkipReason.DUPLICATE_CREATE: "The event creates an order that exists; the first one stays.",
     SkipReason.EVENT_ID_CONFLICT: "An earlier event of the order has the same id and other content.",
     SkipReason.INTERNAL_ERROR: "Applying the record raised an error that nobody foresaw.",
+    SkipReason.INVALID_CONTROL: "The record is a repair or a discard that names nothing it could act on.",
 }
+
+#: Skips whose record does not decode, and yet has a place in the history of the order its key names.
+DAMAGED = frozenset(
+    {SkipReason.MALFORMED_JSON, SkipReason.INVALID_EVENT, SkipReason.UNKNOWN_TYPE, SkipReason.INTERNAL_ERROR}
+)
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="type"):
@@ -95,8 +102,13 @@ class _Typed(msgspec.Struct):
     type: str
 
 
+class _Named(msgspec.Struct):
+    event_id: EventId
+
+
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event, dec_hook=from_json)
 _type_decoder = msgspec.json.Decoder(_Typed)
+_name_decoder = msgspec.json.Decoder(_Named)
 
 
 def text_of(raw: bytes | None) -> str:
@@ -134,6 +146,22 @@ def decode_text(text: str) -> Event:
         raise InvalidEvent(SkipReason.MALFORMED_JSON, f"{error}.") from None
     except RecursionError:
         raise InvalidEvent(SkipReason.MALFORMED_JSON, "The JSON is nested too deeply.") from None
+
+
+def type_of(raw: bytes) -> str | None:
+    """Give the type that a JSON object names, whatever else it holds; None where that is not to be had."""
+    try:
+        return _type_decoder.decode(raw).type
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def claimed_event_id(raw: bytes) -> str | None:
+    """Give the valid event id that a JSON object names, whatever else it holds; None where there is none."""
+    try:
+        return _name_decoder.decode(raw).event_id
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _invalid(text: str, problem: str) -> InvalidEvent:

@@ -126,6 +126,15 @@ class Item(msgspec.Struct, frozen=True, gc=False, rename="camel"):
             raise ValueError(f"Expected a `price` from 0.01 to {PRICE_MAX}, got {self.price}")
 
 
+def is_order_id(text: str) -> bool:
+    """Tell whether an order may have that id."""
+    try:
+        msgspec.convert(text, OrderId)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 Items = Annotated[tuple[Item, ...], Meta(min_length=1, max_length=100)]
 
 

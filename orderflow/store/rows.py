@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from orderflow.events import wire_time
+from orderflow.orders import JSON_ENCODER, Money
+
+if TYPE_CHECKING:
+    from orderflow.orders import Order
+
+#: Where a record is: epoch, partition, offset.
+Place = tuple[int, int, int]
+
+SkipState = Literal["open", "repaired", "healed", "discarded"]
 
 
 class HistoryRow(NamedTuple):
-    """A record that decoded; the columns of the table."""
+    """What stands at a place: a record that decoded, or a mended event; the columns of the table."""
 
     epoch: int
     partition: int
@@ -21,6 +32,11 @@ class HistoryRow(NamedTuple):
     trace_id: str | None
     outcome: str
     reason: str | None
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self[:3]
 
 
 class SkippedRow(NamedTuple):
@@ -36,9 +52,45 @@ class SkippedRow(NamedTuple):
     headers: str
     logged_at: int | None
     order_id: str | None
+    placed: int
     event_id: str | None
+    exception: str | None
+    attempts: int
     trace: str | None
     trace_id: str | None
+    opened_by: int
+    state: SkipState = "open"
+    repairs: int = 0
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self[:3]
+
+
+class ControlRow(NamedTuple):
+    """A control record, and what came of it; the columns of the table."""
+
+    epoch: int
+    partition: int
+    offset: int
+    key: bytes | None
+    order_id: str | None
+    event_id: str
+    fingerprint: bytes
+    type: str
+    named_offset: int
+    if_last: int | None
+    operation: str | None
+    author: str
+    note: str
+    successor: str | None
+    payload: str | None
+    logged_at: int
+    trace_id: str | None
+    verdict: str
+    detail: str
+    taken_event_id: str | None
 
 
 class OrderRow(NamedTuple):
@@ -57,9 +109,18 @@ class OrderRow(NamedTuple):
     last_offset: int
     updated_at: int
 
-    def with_status(self, status: str, epoch: int, partition: int, offset: int, updated_at: int) -> OrderRow:
+    @classmethod
+    def created(cls, order: Order, place: Place, logged_at: int) -> OrderRow:
+        """Make the row of an order that the event at a place creates."""
+        return cls(
+            order.order_id, order.customer_id, wire_time(order.order_date).decode(), order.currency,
+            JSON_ENCODER.encode(order.items).decode(), _minor(order.total_amount), _minor(order.shipping_cost),
+            order.status, *place, logged_at,
+        )  # fmt: skip
+
+    def with_status(self, status: str, place: Place, logged_at: int) -> OrderRow:
         """Give the order with the status that the event at a place sets."""
-        return OrderRow(*self[:-5], status, epoch, partition, offset, updated_at)
+        return OrderRow(*self[:-5], status, *place, logged_at)
 
 
 class StatusRow(NamedTuple):
@@ -86,10 +147,22 @@ class PositionRow(NamedTuple):
 
 @dataclass
 class Batch:
-    """What one batch of records comes to."""
+    """What one batch of records comes to.
+
+    ``stands``, ``restated`` and ``refolded`` are what a control changes: rows of history that are new or other, skips
+    that are new or other, and orders that are other or gone (None).
+    """
 
     history: list[HistoryRow] = field(default_factory=list)
     skipped: list[SkippedRow] = field(default_factory=list)
     created: dict[str, OrderRow] = field(default_factory=dict)
     statuses: dict[str, StatusRow] = field(default_factory=dict)
     positions: dict[int, PositionRow] = field(default_factory=dict)
+    controls: list[ControlRow] = field(default_factory=list)
+    stands: list[HistoryRow] = field(default_factory=list)
+    restated: list[SkippedRow] = field(default_factory=list)
+    refolded: dict[str, OrderRow | None] = field(default_factory=dict)
+
+
+def _minor(amount: Money) -> int:
+    return int(amount * 100)

@@ -15,7 +15,8 @@ import msgspec
 import structlog
 
 from orderflow.records import Anchor, Position
-from orderflow.store.rows import HistoryRow, OrderRow, PositionRow, SkippedRow
+from orderflow.store.places import Places
+from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, PositionRow, SkippedRow
 from orderflow.store.sqlite import DatabaseError, immediate, open_writer
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Writer:
         self._connection = open_writer(settings.orders_db, busy_timeout_s=settings.store_busy_timeout_s)
         self._wal = settings.orders_db.with_name(settings.orders_db.name + "-wal")
         self._wal_limit = settings.wal_limit_mb * 1024 * 1024
+        self.places = Places(self._connection)
 
     def epoch(self) -> tuple[int, str] | None:
         """Give the current epoch and its topic id; None before the first."""
@@ -74,8 +76,11 @@ class Writer:
         return {order_id for (order_id,) in found.fetchall()}
 
     def owners(self, ids: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
-        """Give the fingerprints of those (order id, event id) pairs that were seen before, of their first place."""
-        owners: dict[tuple[str, str], bytes] = {}
+        """Give the fingerprints of those (order id, event id) pairs that were seen before, of their first place.
+
+        A pair that a discard took has an empty one, unless an event owns it.
+        """
+        owners = self._taken(ids)
         rest = set(ids)
         while rest:
             # One query asks for an event id once; that two orders have the same one is rare.
@@ -85,6 +90,13 @@ class Writer:
             owners |= {(order_id, event_id): fingerprint for order_id, event_id, fingerprint in found.fetchall()}
         return owners
 
+    def _taken(self, ids: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+        ((some,),) = self._connection.execute(_ANY_TAKEN).fetchall()
+        if not some:
+            return {}
+        found = self._connection.execute(_TAKEN, (_json([event_id for _, event_id in ids]),)).fetchall()
+        return {pair: b"" for pair in found if pair in ids}
+
     def write(self, batch: Batch) -> None:
         """Write a batch in one transaction: all of it, or nothing."""
         with immediate(self._connection):
@@ -92,8 +104,22 @@ class Writer:
             self._insert("skipped_messages", SkippedRow._fields, batch.skipped)
             self._insert("orders", OrderRow._fields, list(batch.created.values()))
             self._connection.executemany(_SET_STATUS, batch.statuses.values())
+            if batch.controls:
+                self._write_control(batch)
             self._connection.executemany(_SET_POSITION, batch.positions.values())
         self._bound_wal()
+
+    def _write_control(self, batch: Batch) -> None:
+        """Write what a control came to. A row that is there keeps its number: it says when the row arrived."""
+        place = ("epoch", "partition", "offset")
+        self._insert("controls", ControlRow._fields, batch.controls)
+        self._connection.executemany(upsert_sql("history", HistoryRow._fields, place), batch.stands)
+        self._connection.executemany(upsert_sql("skipped_messages", SkippedRow._fields, place), batch.restated)
+        for order_id, row in batch.refolded.items():
+            if row is None:
+                self._connection.execute("DELETE FROM orders WHERE order_id = ?", (order_id,))
+            else:
+                self._connection.execute(upsert_sql("orders", OrderRow._fields, ("order_id",)), row)
 
     def _insert(self, table: str, columns: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
         """Insert rows, many with each statement: between two statements Python's lock goes to another thread."""
@@ -127,6 +153,14 @@ JOIN history AS h ON h.order_id = wanted.value AND h.event_id = wanted.key
 WHERE h.outcome != 'duplicate' AND h.reason IS NOT 'event_id_conflict'
 """
 
+_ANY_TAKEN = "SELECT EXISTS (SELECT 1 FROM controls WHERE taken_event_id IS NOT NULL)"
+
+_TAKEN = """
+SELECT c.order_id, c.taken_event_id
+FROM controls AS c JOIN json_each(?) AS wanted ON c.taken_event_id = wanted.value
+WHERE c.order_id IS NOT NULL
+"""
+
 _SET_STATUS = """
 UPDATE orders SET status = ?, last_epoch = ?, last_partition = ?, last_offset = ?, updated_at = ? WHERE order_id = ?
 """
@@ -137,6 +171,13 @@ def insert_sql(table: str, columns: tuple[str, ...], rows: int = 1, verb: str = 
     """Write the statement that inserts so many rows."""
     row = f"({', '.join('?' * len(columns))})"
     return f"{verb} INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+
+
+@cache
+def upsert_sql(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
+    """Write the statement that inserts a row, or sets all its columns where its key is there."""
+    others = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
+    return f"{insert_sql(table, columns)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {others}"
 
 
 _SET_POSITION = insert_sql("positions", PositionRow._fields, verb="INSERT OR REPLACE")

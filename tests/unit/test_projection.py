@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from order_consumer.consumer import OrderConsumer
-from order_consumer.projection import Projection
 from orderflow import events
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import Topic, partition_of
 from orderflow.headers import NO_HEADERS
 from orderflow.process import Heartbeat, StopFlag
+from orderflow.projection import Projection
 from orderflow.records import Anchor, Position, Record, UnreadableRecord
 from orderflow.settings import Settings
 from orderflow.store.alerts import Alerts
@@ -252,7 +252,7 @@ def test_one_bad_row_among_many_undoes_the_batch(writer: Writer) -> None:
 
 def test_an_unreadable_record_leaves_its_place_and_no_anchor(writer: Writer) -> None:
     """Reading goes on behind it, and nothing is compared there: nobody knows what it holds."""
-    skipped = Projection(writer, TOPIC.topic_id, 1).skip_unreadable([UnreadableRecord(2, 7, "CorruptRecordError")])
+    skipped = Projection(writer, TOPIC.topic_id, 1).skip_unreadable([UnreadableRecord(2, 7, "CorruptRecordError")], 3)
     writer.write(skipped.batch)
 
     assert writer.positions() == {2: Position(8, None)}

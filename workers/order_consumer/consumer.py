@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from order_consumer.projection import Projected, Projection
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import PARTITIONS, Subscription, locate_unreadable, reachable
 from orderflow.delays import growing_delays
 from orderflow.errors import BrokerError, LogReplaced, Unreadable
 from orderflow.events import SkipReason
+from orderflow.projection import Projection, runs
 from orderflow.records import Anchor, Position
 from orderflow.store.sqlite import DatabaseError, is_transient
 from orderflow.topic_wait import wait_for_topic
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from orderflow.broker import Topic
     from orderflow.process import Heartbeat, State, StopFlag
+    from orderflow.projection import Projected
     from orderflow.records import Record
     from orderflow.settings import Settings
     from orderflow.store.writer import Writer
@@ -153,14 +154,21 @@ class OrderConsumer:
         found = locate_unreadable(self._settings, topic, error.at, goes_on)
         if not found:
             return  # It has passed: a fresh client reads on.
-        projected = projection.skip_unreadable(found)
+        projected = projection.skip_unreadable(found, 1 + self._settings.unreadable_retries)
         self._report(self._store(lambda _: projected, []))
 
     # A batch.
 
     def _apply(self, projection: Projection, records: Sequence[Record]) -> None:
-        """Project and write one batch; an error that nobody foresaw costs only the record that raises it."""
+        """Project and write one batch, run by run; a control is a run, and a transaction, of its own."""
         started = time.monotonic()
+        for run in runs(records):
+            self._apply_run(projection, run)
+        self._counts["batches"] += 1
+        self._counts["apply_ms"] += round((time.monotonic() - started) * 1000)
+
+    def _apply_run(self, projection: Projection, records: Sequence[Record]) -> None:
+        """Project and write one run; an error that nobody foresaw costs only the record that raises it."""
         try:
             done = [self._store(projection.project, records)]
         except Exception:
@@ -168,8 +176,6 @@ class OrderConsumer:
             done = [self._apply_alone(projection, record) for record in self._not_stored(records)]
         for projected in done:
             self._report(projected)
-        self._counts["batches"] += 1
-        self._counts["apply_ms"] += round((time.monotonic() - started) * 1000)
 
     def _apply_alone(self, projection: Projection, record: Record) -> Projected:
         try:
