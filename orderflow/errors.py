@@ -4,7 +4,9 @@ OrderflowError
 ├── SettingsError          exit with EX_CONFIG: a person must change a setting
 ├── Invalid                answer 400, or skip the record: no retry makes it right
 │   ├── InvalidEvent       a record's value that is no event: skip it with its reason
+│   ├── InvalidMending     a mended event that cannot take the place: answer 400
 │   └── InvalidBody        an HTTP body: answer 400 with the fields
+├── HealingRefused         answer 409: what a person asks for a skipped message cannot be done as things are
 ├── BrokerError
 │   ├── NotAccepted        not taken at all: too many wait, or the topic may not be used: refuse
 │   ├── Unsent             nothing reached Kafka: retry, then spool
@@ -18,7 +20,8 @@ OrderflowError
 │   ├── StoreUnavailable   answer 503, or wait: there is no database yet, or it is locked
 │   ├── StoreUncertain     say unknown: a commit failed that may have taken effect
 │   ├── OutboxFull         answer 503: the event must wait, and there is no room
-│   └── StoreIncompatible  exit with EX_CONFIG: the file has another schema version
+│   ├── StoreIncompatible  exit with EX_CONFIG: the file has another schema version
+│   └── StoreDamaged       exit with EX_CONFIG: a person has the projection built anew
 ├── NoSupervisor           tell the operator: no supervisord answers, or it does not start
 ├── SupervisorRefused      tell the operator: supervisord cannot do what it was asked
 └── StackError             tell the operator: a stack cannot be made, or does not become ready
@@ -59,6 +62,18 @@ class InvalidBody(Invalid):
     def __init__(self, reason: str, detail: str, fields: dict[str, str] | None = None) -> None:
         super().__init__(reason, detail)
         self.fields = fields or {}
+
+
+class InvalidMending(Invalid):
+    """A mended event that is no event, or not one of the order in whose history it is to stand."""
+
+
+class HealingRefused(OrderflowError):
+    """What is asked for a skipped message cannot be done; ``reason`` is a stable word, ``str()`` the sentence."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class BrokerError(OrderflowError):
@@ -123,6 +138,10 @@ class OutboxFull(StoreError):
 
 class StoreIncompatible(StoreError):
     """The database was written by another version of orderflow."""
+
+
+class StoreDamaged(StoreError):
+    """The projection's file is damaged."""
 
 
 class NoSupervisor(OrderflowError):

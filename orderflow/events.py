@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import uuid
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +21,12 @@ from orderflow.orders import JSON_ENCODER, Order, OrderId, Status, from_json
 
 #: UUIDv5 namespace of the ids given to records that came without one.
 DERIVED_IDS = uuid.UUID("6f1f9d7e-52b1-5c0e-9b60-0a4c3a5d7e11")
+
+#: Levels of nesting that are read.
+NESTING_MAX = 500
+
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(r"[\[\]{}]")
 
 EventId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\s\S])")]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -115,15 +122,27 @@ def text_of(raw: bytes | None) -> str:
     """Decode UTF-8.
 
     Raises:
-        InvalidEvent: there is no value, or its bytes are no UTF-8, wherever in it they stand.
+        InvalidEvent: there is no value, its bytes are no UTF-8, wherever in it they stand, or it is nested too deeply.
 
     """
     if raw is None:
         raise InvalidEvent(SkipReason.MALFORMED_JSON, "The record has no value.")
     try:
-        return raw.decode()
+        text = raw.decode()
     except UnicodeDecodeError as error:
         raise InvalidEvent(SkipReason.MALFORMED_JSON, f"The value is not UTF-8: {error}.") from None
+    if text.count("[") + text.count("{") > NESTING_MAX and _depth(text) > NESTING_MAX:
+        raise InvalidEvent(SkipReason.MALFORMED_JSON, f"The JSON is nested more than {NESTING_MAX} levels deep.")
+    return text
+
+
+def _depth(text: str) -> int:
+    """Tell how deep JSON is nested. How deep the decoder gets depends on the stack that it is called with."""
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def decode(raw: bytes | None) -> Event:
@@ -152,7 +171,7 @@ def type_of(raw: bytes) -> str | None:
     """Give the type that a JSON object names, whatever else it holds; None where that is not to be had."""
     try:
         return _type_decoder.decode(raw).type
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -160,7 +179,7 @@ def claimed_event_id(raw: bytes) -> str | None:
     """Give the valid event id that a JSON object names, whatever else it holds; None where there is none."""
     try:
         return _name_decoder.decode(raw).event_id
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -102,6 +102,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poll_max_records: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
     session_timeout_s: Annotated[float, Meta(ge=6, le=1_800)] = 10.0
     unreadable_retries: Annotated[int, Meta(ge=0, le=100)] = 2
+    flood_records: Annotated[int, Meta(ge=10, le=1_000_000)] = 500
+    flood_share: Annotated[float, Meta(gt=0, le=1)] = 0.2
     wait_first_delay_s: Seconds = 0.2
     wait_max_delay_s: Seconds = 2.0
 

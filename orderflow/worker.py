@@ -8,7 +8,7 @@ import structlog
 
 from orderflow import logs, process
 from orderflow.alerts import AlertBook, Cause
-from orderflow.errors import StoreIncompatible, TopicMisconfigured
+from orderflow.errors import StoreDamaged, StoreIncompatible, TopicMisconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,9 @@ def run(program: str, lock: str, work: Callable[[Worker], None], *, incompatible
             work(Worker(settings, alerts, stop, heartbeat))
         except StoreIncompatible as error:
             alerts.open(incompatible, str(error))
+            return process.EX_CONFIG
+        except StoreDamaged as error:
+            alerts.open(Cause.STORE_DAMAGED, str(error))
             return process.EX_CONFIG
         except TopicMisconfigured as error:
             alerts.open(Cause.TOPIC_MISCONFIGURED, str(error))

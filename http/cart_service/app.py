@@ -14,9 +14,10 @@ from cart_service.requests import FirstMoments, parse_create, parse_update
 from orderflow import events
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import Producer
+from orderflow.envelope import CART_SERVICE, event_message
 from orderflow.errors import NotAccepted, Rejected, StoreError
 from orderflow.events import Event, OrderCreated
-from orderflow.messages import Message, Published, Refused, Spooled, Unknown
+from orderflow.messages import Published, Refused, Spooled, Unknown
 from orderflow.orders import JSON_ENCODER
 from orderflow.publishing.publisher import Publisher
 from orderflow.publishing.spool import Spool
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orderflow.settings import Settings
-    from orderflow.tracing import Trace
 
 PROGRAM = "cart-service"
 
@@ -113,7 +113,7 @@ class Cart:
     def _publish(self, event: Event, order: object, created: int) -> bytes:
         environ = bottle.request.environ
         refusal = self._kafka.refusal()
-        message = _message(event, environ["orderflow.trace"])
+        message = event_message(event, environ["orderflow.trace"], CART_SERVICE)
         outcome = self._publisher.publish(message) if refusal is None else Refused(refusal)
         word = type(outcome).__name__.lower()
         self._outcomes[events.TYPES[type(event)], word].inc()
@@ -151,21 +151,3 @@ def _problem(event: Event, outcome: Refused | Unknown) -> Problem:
     if isinstance(error, StoreError):
         return Problem(503, "outbox-unavailable", detail, RETRY_AFTER, **members)
     return Problem(503, "kafka-unavailable", detail, RETRY_AFTER, **members)
-
-
-def _message(event: Event, trace: Trace) -> Message:
-    """Write the event for Kafka. The headers are for other tools: CloudEvents' binary attributes, and the trace."""
-    event_id = event.event_id or ""
-    occurred_at = events.wire_time(event.occurred_at) if event.occurred_at else b""
-    key = event.order_id.encode()
-    headers = (  # the trace in front, where the consumer finds it without reading the others
-        ("traceparent", trace.traceparent.encode()),
-        ("ce_specversion", b"1.0"),
-        ("ce_id", event_id.encode()),
-        ("ce_source", b"/orderflow/cart-service"),
-        ("ce_type", events.TYPES[type(event)].encode()),
-        ("ce_subject", key),
-        ("ce_time", occurred_at),
-        ("content-type", b"application/json"),
-    )
-    return Message(key, events.encode(event), headers, event.order_id, event_id, trace.trace_id)

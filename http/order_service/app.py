@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import bottle
 import msgspec
 
 from order_service.alerts import AlertDesk
+from order_service.skipped import SkippedMessages
+from orderflow import order_shown
 from orderflow.errors import StoreError
 from orderflow.process import read_heartbeat
 from orderflow.store.reader import WALK_PAGE, Reader
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orderflow.settings import Settings
-    from orderflow.store.rows import OrderRow
 
 PROGRAM = "order-service"
 CONSUMER = "order-consumer"
@@ -30,10 +31,16 @@ _encoder = msgspec.json.Encoder()
 
 def make_app(settings: Settings) -> Service:
     """Build the service. The projection is opened by the first request that reads it."""
-    orders = Orders(settings, Reader(settings))
+    reader = Reader(settings)
+    orders = Orders(settings, reader)
     service = Service(PROGRAM, settings, {"store": orders.check_store, "order-consumer": orders.check_consumer})
     service.router.get("/order-details", callback=service.handler(orders.order_details))
     service.router.get("/getAllOrderIdsFromTopic", callback=service.handler(orders.order_ids))
+    skipped = SkippedMessages(settings, reader)
+    service.router.get("/skipped-messages", callback=service.handler(skipped.list))
+    service.router.get("/skipped-messages/<id>", callback=service.handler(skipped.show))
+    service.router.post("/skipped-messages/<id>/redrive", callback=service.handler(skipped.redrive))
+    service.router.post("/skipped-messages/<id>/discard", callback=service.handler(skipped.discard))
     alerts = AlertDesk(settings)
     service.router.get("/alerts", callback=service.handler(alerts.list))
     service.router.post("/alerts/<id>/acknowledge", callback=service.handler(alerts.acknowledge))
@@ -65,7 +72,7 @@ class Orders:
             raise Problem(
                 404, "unknown-order", f"There is no order {order_id[:200]!r}, or its create was not applied yet."
             )
-        return _encoder.encode({"order": _shown(order)})
+        return _encoder.encode({"order": order_shown.shown(order)})
 
     def order_ids(self) -> bytes | Iterator[bytes]:
         """Answer ``GET /getAllOrderIdsFromTopic?topic=``: all ids, or a page of them."""
@@ -126,21 +133,3 @@ class Orders:
             waits = f", and waits for {beat.waits_for}" if beat.waits_for else ""
             return False, f"The {CONSUMER} is {beat.state}{waits}."
         return True, f"The {CONSUMER} applies what is published."
-
-
-def _shown(order: OrderRow) -> dict[str, Any]:
-    """Write an order as callers know it. Amounts go out as they are: two places."""
-    return {
-        "orderId": order.order_id,
-        "customerId": order.customer_id,
-        "orderDate": order.order_date,
-        "items": msgspec.Raw(order.items.encode()),
-        "totalAmount": _amount(order.total_minor),
-        "shippingCost": _amount(order.shipping_minor),
-        "currency": order.currency,
-        "status": order.status,
-    }
-
-
-def _amount(minor: int) -> msgspec.Raw:
-    return msgspec.Raw(b"%d.%02d" % divmod(minor, 100))

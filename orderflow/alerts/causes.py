@@ -49,6 +49,8 @@ class Cause(StrEnum):
     LOG_STARTS_LATE = "log_starts_late"
     INTERNAL_ERROR = "internal_error"
     UNREADABLE_RECORD = "unreadable_record"
+    SKIP_FLOOD = "skip_flood"
+    STORE_DAMAGED = "store_damaged"
 
     @property
     def facts(self) -> Facts:
@@ -186,5 +188,27 @@ _FACTS: dict[str, Facts] = {
             "Where a checksum is wrong, suspect the broker's disk: `tail -n 50 var/log/kafka.log`.",
             "What they said is to be sent again by whoever sent it.",
         ),
+    ),
+    Cause.SKIP_FLOOD: Facts(
+        "critical",
+        "A large share of the last records could not be applied.",
+        (
+            "See the common cause and examples: `orderflow alerts list`, `orderflow skipped list`.",
+            "See one of them whole: `orderflow skipped show ID`. Its headers may tell who sent it.",
+            "Have the sender mended. The good records between the bad ones are applied meanwhile.",
+            "To hold the stream until then: `supervisorctl stop order-consumer`. Nothing is lost by it.",
+            "Then heal what was skipped, all of one reason at once: `orderflow skipped redrive --reason REASON`.",
+        ),
+        "Resolved when few of the last records were skipped.",
+    ),
+    Cause.STORE_DAMAGED: Facts(
+        "critical",
+        "orders.db is damaged, so nothing is applied.",
+        (
+            "See what SQLite says: `orderflow alerts list`, `tail -n 20 var/log/order-consumer.log`.",
+            "Suspect the disk: `df -h var`, `dmesg | tail`.",
+            "Build it anew from the topic; the damaged file is kept: `orderflow rebuild --from-scratch`.",
+        ),
+        "Resolved when the database can be opened.",
     ),
 }

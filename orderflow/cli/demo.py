@@ -15,6 +15,7 @@ from orderflow.cli.terminal import JsonOption, StackOption, settings_of, show_js
 from orderflow.client import Client
 from orderflow.orders import Status
 from orderflow.store.reader import Reader
+from orderflow.store.skips import Skips, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,10 +106,10 @@ def _malformed(settings: Settings, name: str) -> Step:
 
 
 def _wait_for_skip(settings: Settings, partition: int, offset: int) -> SkippedRow | None:
-    reader = Reader(settings)
+    skips = Skips(Reader(settings))
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
-        for row in reader.skipped(RECENT):
+        for _, row in skips.newest(Wanted(), RECENT):
             if (row.partition, row.offset) == (partition, offset):
                 return row
         time.sleep(LOOK_S)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from orderflow.cli import alerts, outbox, stack
+from orderflow.cli import alerts, outbox, skipped, stack
 from orderflow.cli.config import config
 from orderflow.cli.demo import demo
 from orderflow.cli.load import load
@@ -23,6 +23,7 @@ app.command()(demo)
 app.command()(load)
 app.add_typer(stack.app, name="stack")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(skipped.app, name="skipped")
 app.add_typer(alerts.app, name="alerts")
 
 

@@ -92,7 +92,7 @@ def _restated(row: HistoryRow, skip: SkippedRow | None, before: HistoryRow | Non
     sentence = reason.sentence
     if skip.opened_by == offset:
         sentence += f" It is so since the repair at offset {offset}."
-    return skip._replace(reason=reason, detail=sentence, exception=None, trace=None)
+    return skip._replace(reason=reason, detail=sentence)
 
 
 def _row_of_applied(row: HistoryRow, reason: SkipReason, offset: int) -> SkippedRow:

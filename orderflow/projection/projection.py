@@ -44,13 +44,24 @@ def runs(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """
     start = 0
     for at, record in enumerate(records):
-        if record.damage is None and controls.is_control(record.value):
+        if _stands_alone(record):
             if at > start:
                 yield records[start:at]
             yield records[at : at + 1]
             start = at + 1
     if start < len(records):
         yield records[start:]
+
+
+def _is_control(record: Record) -> bool:
+    return record.damage is None and controls.is_control(record.value)
+
+
+def _stands_alone(record: Record) -> bool:
+    try:
+        return _is_control(record)
+    except Exception:  # noqa: BLE001 (an error that nobody foresaw may cost this record, and no other)
+        return True
 
 
 class Projection:
@@ -63,7 +74,7 @@ class Projection:
 
     def project(self, records: Sequence[Record]) -> Projected:
         """Turn one run of records into the rows they come to."""
-        if len(records) == 1 and records[0].damage is None and controls.is_control(records[0].value):
+        if len(records) == 1 and _is_control(records[0]):
             return self._control(records[0])
         return self._plain(records)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orderflow import events
+from orderflow import controls, events
 from orderflow.broker import partition_of
 from orderflow.errors import InvalidEvent
 from orderflow.events import DAMAGED, Event, SkipReason
@@ -19,6 +19,9 @@ from orderflow.tracing import trace_id_of
 if TYPE_CHECKING:
     from orderflow.records import Record
 
+
+#: Skips whose record is a JSON object, so that an event id in it can be believed.
+CLAIMING = frozenset({SkipReason.INVALID_EVENT, SkipReason.UNKNOWN_TYPE, SkipReason.INVALID_CONTROL})
 
 #: What a record comes to, and the reason where it is skipped.
 Outcome = tuple[str, SkipReason | None]
@@ -84,7 +87,8 @@ def skipped_row(read: Read, epoch: int, cause: Cause) -> SkippedRow:
     """Give the row of a record that is not applied, as it came."""
     record = read.record
     if isinstance(read.event, InvalidEvent):
-        order_id = _order_of_key(record) if cause.reason in DAMAGED else None
+        damaged = cause.reason in DAMAGED and not (cause.trace and controls.is_control(record.value))
+        order_id = _order_of_key(record) if damaged else None
         placed, event_id = order_id is not None, _known_event_id(record, cause.reason)
     else:
         order_id, placed, event_id = read.event.order_id, read.misplaced is None, read.event_id
@@ -107,7 +111,7 @@ def _order_of_key(record: Record) -> str | None:
 
 
 def _known_event_id(record: Record, reason: SkipReason) -> str | None:
-    if record.value is None or reason not in (SkipReason.INVALID_EVENT, SkipReason.UNKNOWN_TYPE):
+    if record.value is None or reason not in CLAIMING:
         return None
     return events.claimed_event_id(record.value)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from orderflow.errors import StoreUnavailable
 from orderflow.store import sqlite
-from orderflow.store.rows import OrderRow, SkippedRow
+from orderflow.store.rows import OrderRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from orderflow.settings import Settings
@@ -20,7 +21,6 @@ WALK_PAGE = 10_000
 
 
 _ORDER = f"SELECT {', '.join(OrderRow._fields)} FROM orders WHERE order_id = ?"  # noqa: S608 (no outside text)
-_SKIPPED = f"SELECT {', '.join(SkippedRow._fields)} FROM skipped_messages ORDER BY rowid DESC LIMIT ?"  # noqa: S608
 
 
 class Reader:
@@ -33,12 +33,12 @@ class Reader:
 
     def order(self, order_id: str) -> OrderRow | None:
         """Give one order; None when there is none of that id."""
-        rows = self._query(_ORDER, (order_id,))
+        rows = self.query(_ORDER, (order_id,))
         return OrderRow(*rows[0]) if rows else None
 
     def order_ids(self, after: int, limit: int) -> list[tuple[int, str]]:
         """Give (arrival, id) of the orders that came to be after that arrival, oldest first."""
-        return self._query(
+        return self.query(
             "SELECT arrival, order_id FROM orders WHERE arrival > ? ORDER BY arrival LIMIT ?", (after, limit)
         )
 
@@ -49,10 +49,6 @@ class Reader:
             yield [order_id for _, order_id in page]
             after = page[-1][0]
 
-    def skipped(self, limit: int) -> list[SkippedRow]:
-        """Give the messages that were skipped last, newest first."""
-        return [SkippedRow(*row) for row in self._query(_SKIPPED, (limit,))]
-
     def check(self) -> None:
         """Make sure that the projection can be read.
 
@@ -60,9 +56,34 @@ class Reader:
             StoreUnavailable: it cannot.
 
         """
-        self._query("SELECT 1 FROM log_epochs LIMIT 1", ())
+        self.query("SELECT 1 FROM log_epochs LIMIT 1", ())
 
-    def _query(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite.Connection]:
+        """Give a connection for some queries that see one state of the projection.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+
+        """
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite.DatabaseError as error:
+            self._forget()
+            raise StoreUnavailable(f"{self._path} cannot be read: {error}") from error
+
+    def query(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
+        """Run one query.
+
+        Raises:
+            StoreUnavailable: the projection cannot be read.
+
+        """
         try:
             return self._connection().execute(sql, parameters).fetchall()
         except sqlite.DatabaseError as error:

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 #: Where a record is: epoch, partition, offset.
 Place = tuple[int, int, int]
 
+def place_id(place: Place) -> str:
+    """Name a place in one word: what people and routes call a skip by."""
+    return "-".join(map(str, place))
+
+
+def parse_place_id(text: str) -> Place | None:
+    """Read the name of a place; None when it is none."""
+    parts = text.split("-")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):  # noqa: PLR2004
+        return None
+    epoch, partition, offset = map(int, parts)
+    return epoch, partition, offset
+
+
 SkipState = Literal["open", "repaired", "healed", "discarded"]
 
 

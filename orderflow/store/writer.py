@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orderflow.broker.topic import Topic
     from orderflow.settings import Settings
     from orderflow.store.rows import Batch
+    from orderflow.store.sqlite import Connection
 
 
 log = structlog.get_logger(__name__)
@@ -35,10 +36,10 @@ ROWS_AT_ONCE = 100
 
 
 class Writer:
-    """The projection's one writer."""
+    """The projection's one writer. ``connection`` is given for a copy of the tables, or a second set of them."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._connection = open_writer(settings.orders_db, busy_timeout_s=settings.store_busy_timeout_s)
+    def __init__(self, settings: Settings, connection: Connection | None = None) -> None:
+        self._connection = connection or open_writer(settings.orders_db, busy_timeout_s=settings.store_busy_timeout_s)
         self._wal = settings.orders_db.with_name(settings.orders_db.name + "-wal")
         self._wal_limit = settings.wal_limit_mb * 1024 * 1024
         self.places = Places(self._connection)

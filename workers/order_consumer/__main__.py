@@ -7,6 +7,8 @@ import sys
 
 from order_consumer.consumer import PROGRAM, OrderConsumer
 from orderflow.alerts import Cause
+from orderflow.errors import StoreDamaged
+from orderflow.store.sqlite import DatabaseError, is_damage
 from orderflow.store.writer import Writer
 from orderflow.worker import Worker, run
 
@@ -22,9 +24,17 @@ def consume(worker: Worker) -> None:
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
     settings, alerts, stop, heartbeat = worker
-    writer = Writer(settings)
-    alerts.resolve(Cause.STORE_INCOMPATIBLE, "The database was opened.")
-    OrderConsumer(settings, writer, alerts, stop, heartbeat).run()
+    try:
+        writer = Writer(settings)
+        for cause in (Cause.STORE_INCOMPATIBLE, Cause.STORE_DAMAGED):
+            alerts.resolve(cause, "The database was opened.")
+        OrderConsumer(settings, writer, alerts, stop, heartbeat).run()
+    except DatabaseError as error:
+        if not is_damage(error):
+            raise
+        raise StoreDamaged(
+            f"{settings.orders_db} is damaged ({error}); build it anew with `orderflow rebuild --from-scratch`"
+        ) from error
 
 
 if __name__ == "__main__":

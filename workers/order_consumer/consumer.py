@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from order_consumer.flood import FloodWatch
+from order_consumer.telling import tell_control, tell_skipped
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import PARTITIONS, Subscription, locate_unreadable, reachable
 from orderflow.delays import growing_delays
@@ -15,7 +17,7 @@ from orderflow.errors import BrokerError, LogReplaced, Unreadable
 from orderflow.events import SkipReason
 from orderflow.projection import Projection, runs
 from orderflow.records import Anchor, Position
-from orderflow.store.sqlite import DatabaseError, is_transient
+from orderflow.store.sqlite import DatabaseError, is_damage, is_transient
 from orderflow.topic_wait import wait_for_topic
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class OrderConsumer:
         self._alerts = alerts
         self._stop = stop
         self._heartbeat = heartbeat
+        self._flood = FloodWatch(settings, alerts)
         self._counts: Counter[str] = Counter()
         self._positions: dict[int, Position] = {}
         self._replaced: str | None = None
@@ -171,7 +174,9 @@ class OrderConsumer:
         """Project and write one run; an error that nobody foresaw costs only the record that raises it."""
         try:
             done = [self._store(projection.project, records)]
-        except Exception:
+        except Exception as error:
+            if is_damage(error):
+                raise
             log.exception("batch.failed", records=len(records))
             done = [self._apply_alone(projection, record) for record in self._not_stored(records)]
         for projected in done:
@@ -180,7 +185,9 @@ class OrderConsumer:
     def _apply_alone(self, projection: Projection, record: Record) -> Projected:
         try:
             return self._store(projection.project, [record])
-        except Exception as error:  # noqa: BLE001 (here the loop decides: it is skipped with its trace)
+        except Exception as error:
+            if is_damage(error):
+                raise
             skipped = projection.skip_unforeseen(record, error)
             projected = self._store(lambda _: skipped, [record])
             place = f"Partition {record.partition}, offset {record.offset}"
@@ -218,11 +225,11 @@ class OrderConsumer:
         topic = self._settings.topic
         records = projected.counts.total()
         self._counts.update(projected.counts)
+        self._flood.note(records, projected.batch.skipped)
         for row in projected.batch.skipped:
-            log.warning(
-                "message.skipped", reason=row.reason, detail=row.detail, topic=topic, partition=row.partition,
-                offset=row.offset, order_id=row.order_id, event_id=row.event_id, trace_id=row.trace_id,
-            )  # fmt: skip
+            tell_skipped(topic, row)
+        for control in projected.batch.controls:
+            tell_control(topic, control, projected.batch.restated)
         unreadable = [row for row in projected.batch.skipped if row.reason == SkipReason.UNREADABLE_RECORD]
         if unreadable:
             first = unreadable[0]

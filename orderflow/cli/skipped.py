@@ -1,0 +1,247 @@
+"""``orderflow skipped``: what could not be applied, and the healing of it. It needs no service but the workers."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from orderflow.cli.healing import carry_out, chosen, show_changes
+from orderflow.cli.terminal import (
+    AuthorOption,
+    JsonOption,
+    StackOption,
+    fail,
+    login_name,
+    settings_of,
+    show_fields,
+    show_json,
+    show_table,
+    text_of,
+)
+from orderflow.clock import moment
+from orderflow.events import SkipReason
+from orderflow.healing import shown
+from orderflow.healing.desk import HealingDesk
+from orderflow.healing.wishes import Discard, Redrive
+from orderflow.store.rows import parse_place_id, place_id
+from orderflow.store.skips import Wanted
+from orderflow.wording import plain
+
+if TYPE_CHECKING:
+    from orderflow.healing.wishes import Wish
+    from orderflow.store.rows import SkippedRow
+
+app = typer.Typer(no_args_is_help=True, help="See what could not be applied, mend it in its place, or give it up.")
+
+STATES = ("open", "repaired", "healed", "discarded", "all")
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `list` shows them: 1-3-42.")]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", metavar="REASON", help="Only those skipped for it, e.g. unknown_order.")
+]
+OrderOption = Annotated[str | None, typer.Option("--order", metavar="ORDER_ID", help="Only those about this order.")]
+SinceOption = Annotated[
+    datetime | None, typer.Option("--since", help="Only those that came to the topic then or later, local time.")
+]
+UntilOption = Annotated[datetime | None, typer.Option("--until", help="Only those that came to the topic before.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All that are open.")]
+SimulateOption = Annotated[bool, typer.Option("--simulate", help="Only show what would come of it.")]
+IfLastOption = Annotated[
+    int | None,
+    typer.Option("--if-last", metavar="OFFSET", min=0, help="Refuse if the order's last record is another by now."),
+]
+WaitOption = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait so long until it is applied.")
+]
+
+
+@app.command(name="list")
+def list_(  # noqa: PLR0913 (a command's options)
+    *,
+    state: Annotated[str, typer.Option(metavar="STATE", help=f"One of {', '.join(STATES)}.")] = "open",
+    reason: ReasonOption = None,
+    order: OrderOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")] = 100,
+    stack: StackOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """List skipped messages, newest first, and count them by reason.
+
+    Examples: `orderflow skipped list`, `orderflow skipped list --reason unknown_order --since 2026-11-23 --json`.
+    """
+    if state not in STATES:
+        fail(f"{state!r} is no state; give one of {', '.join(STATES)}")
+    wanted = _wanted(reason, order, since, until)._replace(state=None if state == "all" else state)  # type: ignore[arg-type]
+    desk = HealingDesk(settings_of(stack))
+    counts = desk.skips.counts(wanted)
+    rows = [row.skip for row in desk.skips.newest(wanted, limit)]
+    if as_json:
+        show_json({"counts": counts, "skippedMessages": [shown.skip_shown(row) for row in rows]})
+        return
+    if rows:
+        columns = ("id", "state", "reason", "order", "came", "repairs", "detail")
+        show_table(columns, [_cells(row) for row in rows])
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    typer.echo(f"{sum(counts.values())} skipped messages{': ' + told if told else ''}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it: 1-3-42.")],
+    *,
+    stack: StackOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Show one skipped message with its payload and headers, and what was asked for it.
+
+    Example: `orderflow skipped show 1-3-42`.
+    """
+    desk = HealingDesk(settings_of(stack))
+    skip = _find(desk, name)
+    controls = [shown.control_shown(row) for row in desk.skips.controls_of(skip.place)]
+    entry = desk.under_way([skip]).get(place_id(skip.place))
+    under_way = None if entry is None else shown.under_way_shown(entry)
+    members = shown.skip_with_payload(skip)
+    if as_json:
+        show_json({"skippedMessage": members | {"controls": controls, "underWay": under_way}})
+        return
+    headers = [("header", f"{one['name']}: {one['value']}") for one in members.pop("headers")]
+    asked = [
+        ("asked", f"{one['type']} by {one['author']} at offset {one['offset']}: {one['verdict']}. {one['detail']}")
+        for one in controls
+    ]
+    waits = [("under way", f"{under_way['eventId']}, {under_way['state']}")] if under_way else []
+    fields = [(name, value) for name, value in members.items() if not name.endswith("Base64")]
+    show_fields([*fields, *headers, *asked, *waits])
+
+
+@app.command()
+def redrive(  # noqa: PLR0913 (a command's options)
+    names: Ids = None,
+    *,
+    event: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The mended event as JSON; - reads it from stdin. Without: as it was."),
+    ] = None,
+    at_end: Annotated[
+        bool, typer.Option("--at-end", help="Send it anew, behind all others; for what has no place, or wants none.")
+    ] = False,
+    because: Annotated[str | None, typer.Option("--because", metavar="TEXT", help="Why; it is kept.")] = None,
+    author: AuthorOption = "",
+    if_last: IfLastOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Also what was repaired too often.")] = False,
+    simulate: SimulateOption = False,
+    wait: WaitOption = 30.0,
+    reason: ReasonOption = None,
+    order: OrderOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    all_: AllOption = False,
+    stack: StackOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Let skipped messages take effect in their place, mended or as they were; see first with --simulate.
+
+    Examples: `orderflow skipped redrive 1-3-42 --event mended.json --simulate`,
+    `orderflow skipped redrive --reason internal_error --because "the bug is mended"`.
+    """
+    settings = settings_of(stack)
+    desk = HealingDesk(settings)
+    wanted = _wanted(reason, order, since, until)
+    skips = chosen(desk, [_find(desk, name) for name in names or []], wanted, all_=all_)
+    if event is not None and len(skips) != 1:
+        fail(f"--event is for one skipped message, and {len(skips)} are meant")
+    wish = Redrive(
+        author=text_of(author or login_name()),
+        reason=None if because is None else text_of(because),
+        event=msgspec.Raw(b"" if event is None else _read_event(event)),
+        if_last=if_last,
+        at_end=at_end,
+        force=force,
+    )
+    _do(desk, skips, _checked(wish), simulate=simulate, wait_s=wait, as_json=as_json)
+
+
+@app.command()
+def discard(  # noqa: PLR0913 (a command's options)
+    names: Ids = None,
+    *,
+    because: Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; it is kept.")],
+    author: AuthorOption = "",
+    if_last: IfLastOption = None,
+    simulate: SimulateOption = False,
+    wait: WaitOption = 30.0,
+    reason: ReasonOption = None,
+    order: OrderOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    all_: AllOption = False,
+    stack: StackOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Give skipped messages up for good. A late copy of one does not come back to life.
+
+    Example: `orderflow skipped discard 1-3-42 --because "a test of the shop's"`.
+    """
+    desk = HealingDesk(settings_of(stack))
+    wanted = _wanted(reason, order, since, until)
+    skips = chosen(desk, [_find(desk, name) for name in names or []], wanted, all_=all_)
+    wish = Discard(author=text_of(author or login_name()), reason=text_of(because), if_last=if_last)
+    _do(desk, skips, _checked(wish), simulate=simulate, wait_s=wait, as_json=as_json)
+
+
+def _do(
+    desk: HealingDesk, skips: list[SkippedRow], wish: Wish, *, simulate: bool, wait_s: float, as_json: bool
+) -> None:
+    prepared = desk.prepare(skips, wish)
+    if simulate:
+        show_changes(desk.preview(prepared.remedies), prepared.left_out, as_json=as_json)
+    else:
+        carry_out(desk, prepared, wait_s, as_json=as_json)
+
+
+def _wanted(reason: str | None, order: str | None, since: datetime | None, until: datetime | None) -> Wanted:
+    if reason is not None and reason not in list(SkipReason):
+        fail(f"{reason!r} is no reason; give one of {', '.join(SkipReason)}")
+    return Wanted("open", reason, order, _ms(since), _ms(until))
+
+
+def _ms(at: datetime | None) -> int | None:
+    return None if at is None else round(at.timestamp() * 1000)
+
+
+def _find(desk: HealingDesk, name: str) -> SkippedRow:
+    place = parse_place_id(name)
+    found = None if place is None else desk.skips.at(place)
+    return found or fail(f"there is no skipped message {name!r}; `orderflow skipped list --state all` shows what is")
+
+
+def _checked(wish: Wish) -> Wish:
+    """Check what a person says, as the HTTP route does. The mended event is checked when it is used."""
+    words = msgspec.structs.replace(wish, event=msgspec.Raw(b"null")) if isinstance(wish, Redrive) else wish
+    try:
+        msgspec.json.decode(msgspec.json.encode(words), type=type(wish))
+    except msgspec.ValidationError as error:
+        fail(plain(str(error)))
+    return wish
+
+
+def _read_event(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        fail(f"the mended event cannot be read: {error}")
+
+
+def _cells(skip: SkippedRow) -> tuple[object, ...]:
+    came = moment(skip.logged_at) or ""
+    return place_id(skip.place), skip.state, skip.reason, skip.order_id or "", came, skip.repairs, skip.detail

@@ -1,0 +1,164 @@
+"""From a wish to the messages that carry it out, or the reason why that cannot be done as things are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from orderflow import events
+from orderflow.controls import Discarded, Repaired, control_id
+from orderflow.envelope import OPERATOR, control_message, event_message
+from orderflow.errors import HealingRefused, InvalidEvent, InvalidMending
+from orderflow.healing.wishes import Redrive
+from orderflow.store.places import Places
+from orderflow.store.rows import place_id
+
+if TYPE_CHECKING:
+    from orderflow.events import Event
+    from orderflow.healing.wishes import Wish
+    from orderflow.messages import Message
+    from orderflow.store.rows import SkippedRow
+    from orderflow.store.sqlite import Connection
+    from orderflow.tracing import Trace
+
+#: So often a place is repaired before a further repair must be forced: the loop guard.
+REPAIRS_MAX = 3
+
+
+class Context(NamedTuple):
+    """What a wish is carried out with: who traces it, when, and together with what."""
+
+    trace: Trace
+    operation: str | None = None
+
+
+class Remedy(NamedTuple):
+    """Messages for one skip: its control, and the event that is sent again at the end, where one is."""
+
+    skip: SkippedRow
+    control: Message
+    event: Message | None = None
+
+
+def remedy(snapshot: Connection, skip: SkippedRow, wish: Wish, context: Context) -> Remedy:
+    """Make the messages that carry out a wish.
+
+    Raises:
+        HealingRefused: it cannot be done as things are.
+        InvalidMending: the mended event, or the payload as it was, cannot take the place.
+
+    """
+    epoch, topic_id = _current(snapshot)
+    if skip.state != "open":
+        raise HealingRefused("skip-closed", f"Skip {place_id(skip.place)} is not open any more, it is {skip.state}.")
+    if skip.epoch != epoch:
+        raise HealingRefused(
+            "earlier-log",
+            f"Skip {place_id(skip.place)} lies in epoch {skip.epoch} of the log, which is gone, so nothing can name "
+            "it; send the event anew through the cart service.",
+        )
+    maker = _Maker(snapshot, skip, topic_id, context)
+    if not isinstance(wish, Redrive):
+        return Remedy(skip, maker.discard(wish.author, wish.reason, if_last=maker.seen(wish)))
+    if wish.at_end:
+        return maker.at_end(wish)
+    return Remedy(skip, maker.repair(wish))
+
+
+def _current(snapshot: Connection) -> tuple[int, str]:
+    row = snapshot.execute("SELECT epoch, topic_id FROM log_epochs ORDER BY epoch DESC LIMIT 1").fetchone()
+    return row[0], row[1]
+
+
+class _Maker:
+    """Makes the messages for one skip."""
+
+    def __init__(self, snapshot: Connection, skip: SkippedRow, topic_id: str, context: Context) -> None:
+        self._places = Places(snapshot)
+        self._skip = skip
+        self._topic_id = topic_id
+        self._context = context
+
+    def repair(self, wish: Redrive) -> Message:
+        """Make the repair that lets the event stand at the place."""
+        skip = self._skip
+        if not skip.placed:
+            raise HealingRefused(
+                "no-place",
+                f"Skip {place_id(skip.place)} ({skip.reason}) lies in no order's history, so it has no place to heal "
+                "at; send its event again at the end.",
+            )
+        if skip.repairs >= REPAIRS_MAX and not wish.force:
+            raise HealingRefused(
+                "repaired-too-often",
+                f"Skip {place_id(skip.place)} was repaired {skip.repairs} times and is still skipped ({skip.reason}); "
+                "discard it, send it again at the end, or force a further repair.",
+            )
+        text, event = self._payload(wish)
+        if event.order_id != skip.order_id:
+            raise InvalidMending(
+                "wrong-order", f"The event is of the order {event.order_id!r}, and the place is {skip.order_id!r}'s."
+            )
+        last = self.seen(wish)
+        control = Repaired(
+            event_id=self._control_id("repair", last, text), event=msgspec.Raw(text.encode()), if_last=last or 0,
+            topic_id=self._topic_id, partition=skip.partition, offset=skip.offset, author=wish.author,
+            reason=wish.reason or "", operation=self._context.operation, occurred_at=events.now(),
+        )  # fmt: skip
+        return control_message(control, skip.key, skip.order_id or "", self._context.trace)
+
+    def at_end(self, wish: Redrive) -> Remedy:
+        """Make an ordinary event with an id of its own, and the discard that names it."""
+        text, event = self._payload(wish)
+        event_id = self._control_id("at the end", text)
+        event = msgspec.structs.replace(event, event_id=event_id, occurred_at=events.now())
+        reason = wish.reason or "Sent again at the end."
+        control = self.discard(wish.author, reason, if_last=None, successor=event_id)
+        return Remedy(self._skip, control, event_message(event, self._context.trace, OPERATOR))
+
+    def discard(self, author: str, reason: str, *, if_last: int | None, successor: str | None = None) -> Message:
+        """Make the discard."""
+        skip = self._skip
+        control = Discarded(
+            event_id=self._control_id("discard", if_last, successor), topic_id=self._topic_id,
+            partition=skip.partition, offset=skip.offset, if_last=if_last, author=author, reason=reason,
+            successor=successor, operation=self._context.operation, occurred_at=events.now(),
+        )  # fmt: skip
+        return control_message(control, skip.key, skip.order_id or "", self._context.trace)
+
+    def seen(self, wish: Wish) -> int | None:
+        """Give the offset of the order's last record; None where the skip has no place in an order.
+
+        Raises:
+            HealingRefused: the author saw another one.
+
+        """
+        skip = self._skip
+        if not skip.placed:
+            return None
+        last = self._places.last_offset(skip.epoch, skip.order_id or "", None)
+        if wish.if_last not in (None, last):
+            raise HealingRefused(
+                "order-moved-on",
+                f"The order {skip.order_id!r} moved on: its last record is at offset {last}, and {wish.if_last} was "
+                "seen; look at it again.",
+            )
+        return last
+
+    def _payload(self, wish: Redrive) -> tuple[str, Event]:
+        """Give the event that is to take effect: the mended one, or what stands at the place, or came there."""
+        try:
+            if wish.mended is not None:
+                text = events.text_of(wish.mended)
+            elif (row := self._places.history_at(self._skip.place)) is not None:
+                text = row.payload
+            else:
+                text = events.text_of(self._skip.value)
+            return text, events.decode_text(text)
+        except InvalidEvent as error:
+            whose = "The mended event" if wish.mended is not None else "The payload as it was"
+            raise InvalidMending("invalid-event", f"{whose} is no event ({error.reason}): {error.detail}") from None
+
+    def _control_id(self, *said: object) -> str:
+        return control_id(self._topic_id, self._skip.partition, self._skip.offset, self._skip.repairs, *said)
