@@ -12,9 +12,12 @@ OrderflowError
 │   ├── Unsent             nothing reached Kafka: retry, then spool
 │   ├── Unacknowledged     sent without an answer: retry, then spool; where that fails, say unknown
 │   ├── Rejected           Kafka said no for good: refuse without a retry
+│   │   └── RecordRejected because of the record itself: the others are taken
 │   ├── Undelivered        some of a group is not acknowledged: the policy waits and tries again
 │   ├── Unreadable         close the subscription, find the record, skip it, subscribe again
 │   └── TopicMisconfigured exit with EX_CONFIG: the topic is not the one orderflow is built on
+├── LogInDoubt             the log may not be the one that was applied: subscribe again, which finds out
+├── RebuildRefused         tell the operator: the projection cannot be rebuilt from this topic
 ├── LogReplaced            the log is not the one that was applied: open a new epoch, replay
 ├── StoreError
 │   ├── StoreUnavailable   answer 503, or wait: there is no database yet, or it is locked
@@ -112,8 +115,20 @@ class Rejected(BrokerError):
     """Kafka refused the event, and will refuse it again."""
 
 
+class RecordRejected(Rejected):
+    """Kafka refused the event for what it is: it is too large, say. Others of the topic are taken."""
+
+
 class TopicMisconfigured(BrokerError):
     """The topic exists with settings that would break a guarantee."""
+
+
+class LogInDoubt(OrderflowError):
+    """The topic's log may not be the one that was applied: its broker was away, or another answers."""
+
+
+class RebuildRefused(OrderflowError):
+    """The projection cannot be rebuilt as things are; the message says why, and the way out."""
 
 
 class LogReplaced(OrderflowError):

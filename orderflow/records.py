@@ -36,8 +36,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return headers.pairs(self.header_bytes)
 
     def checksum(self) -> int:
-        """CRC-32 of key and value, to know the record again."""
-        return zlib.crc32(self.value or b"", zlib.crc32(self.key or b""))
+        """CRC-32 of key, value and the broker's time, to know this very record again, and no second copy of it."""
+        return zlib.crc32(b"%d" % self.logged_at, zlib.crc32(self.value or b"", zlib.crc32(self.key or b"")))
 
     @property
     def traceparent(self) -> str | None:
@@ -46,6 +46,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         if data.startswith(_TRACED, 1) and data.isascii():  # As cart_service writes them: nothing has to be read.
             return data[_TRACE].decode()
         return headers.first(data, TRACEPARENT)
+
+
+def bare(record: Record) -> Record:
+    """Give a record that has the place of this one, and nothing else of it."""
+    return Record(record.partition, record.offset, None, None, headers.NO_HEADERS, record.logged_at)
 
 
 @dataclass(frozen=True, slots=True)

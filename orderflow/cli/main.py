@@ -13,6 +13,7 @@ from orderflow.cli import alerts, outbox, skipped, stack
 from orderflow.cli.config import config
 from orderflow.cli.demo import demo
 from orderflow.cli.load import load
+from orderflow.cli.rebuild import rebuild
 from orderflow.cli.status import status
 from orderflow.errors import OrderflowError, SettingsError
 
@@ -21,6 +22,7 @@ app.command()(status)
 app.command()(config)
 app.command()(demo)
 app.command()(load)
+app.command()(rebuild)
 app.add_typer(stack.app, name="stack")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(skipped.app, name="skipped")

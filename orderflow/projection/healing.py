@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orderflow.projection.judge import Judgement
     from orderflow.records import Record
     from orderflow.store.places import Places
-    from orderflow.store.rows import Place
+    from orderflow.store.rows import OrderRow, Place
 
 
 def heal(control: Control, record: Record, places: Places, topic_id: str, epoch: int) -> Batch:
@@ -60,6 +60,13 @@ def _repair(batch: Batch, control: Repaired, skip: SkippedRow, offset: int, plac
         if after is not None and (after != skips.get(row.place) or after.place == repaired.place):
             batch.restated.append(after)
     batch.refolded[order_id] = folded.order
+
+
+def refold(places: Places, order_id: str) -> OrderRow | None:
+    """Fold one order from its history as it stands."""
+    rows = places.history_of(order_id)
+    frozen = _frozen({row.place: row for row in rows}, places.skips_of(order_id))
+    return fold(order_id, rows, frozen, places.taken_by(order_id)).order
 
 
 def _mended_row(control: Repaired, skip: SkippedRow) -> HistoryRow:

@@ -13,7 +13,8 @@ from orderflow.errors import InvalidEvent
 from orderflow.events import Event, OrderCreated, SkipReason
 from orderflow.projection.fold import settle
 from orderflow.projection.healing import heal
-from orderflow.projection.reads import Cause, Read, history_row, read, skipped_row
+from orderflow.projection.reads import Cause, Read, history_row, read, skipped_row, told
+from orderflow.records import bare
 from orderflow.store.rows import Batch, OrderRow, PositionRow, SkippedRow, StatusRow
 
 if TYPE_CHECKING:
@@ -99,16 +100,25 @@ class Projection:
         self._move(projected.batch, record, found.event_id)
         return projected
 
+    def skip_bare(self, record: Record, error: Exception) -> Projected:
+        """Skip a record of which not even the row could be written: its place is kept, and the error."""
+        projected = Projected()
+        found = Read(bare(record), InvalidEvent(SkipReason.INTERNAL_ERROR, ""))
+        detail = f"Nothing of it could be kept: {type(error).__name__}: {error}"
+        projected.skip(found, self._epoch, Cause(SkipReason.INTERNAL_ERROR, detail, type(error).__name__, attempts=3))
+        self._move(projected.batch, record, "")
+        return projected
+
     def skip_unreadable(self, unreadable: Iterable[UnreadableRecord], attempts: int) -> Projected:
         """Skip records of a batch that cannot be read, which was tried so often: there is a place, and no value."""
         projected = Projected()
         for one in unreadable:
-            projected.batch.skipped.append(
-                SkippedRow(
-                    self._epoch, one.partition, one.offset, SkipReason.UNREADABLE_RECORD, one.error, None, None, "[]",
-                    None, None, 0, None, one.error.partition(":")[0], attempts, None, None, opened_by=one.offset,
-                )
+            what = one.error.partition(":")[0]
+            row = SkippedRow(
+                self._epoch, one.partition, one.offset, SkipReason.UNREADABLE_RECORD, told(one.error), None, None,
+                "[]", None, None, 0, None, what, attempts, None, None, opened_by=one.offset,
             )  # fmt: skip
+            projected.batch.skipped.append(row)
             projected.counts[f"skipped.{SkipReason.UNREADABLE_RECORD}"] += 1
             position = PositionRow(one.partition, self._epoch, one.offset + 1, None, None, None)
             projected.batch.positions[one.partition] = position

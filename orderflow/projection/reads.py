@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from orderflow.records import Record
 
 
+#: Of what an error says, and of its trace, so many characters are kept.
+DETAIL_MAX, TRACE_MAX = 500, 20_000
+
 #: Skips whose record is a JSON object, so that an event id in it can be believed.
 CLAIMING = frozenset({SkipReason.INVALID_EVENT, SkipReason.UNKNOWN_TYPE, SkipReason.INVALID_CONTROL})
 
@@ -47,6 +50,11 @@ class Cause:
     exception: str | None = None
     attempts: int = 1
     trace: str | None = None
+
+
+def told(text: str, at_most: int = DETAIL_MAX) -> str:
+    """Make text that a table takes of what an error says, which may be long and is not always valid."""
+    return text[:at_most].encode(errors="backslashreplace").decode()
 
 
 def read(record: Record, topic_id: str) -> Read:
@@ -93,9 +101,9 @@ def skipped_row(read: Read, epoch: int, cause: Cause) -> SkippedRow:
     else:
         order_id, placed, event_id = read.event.order_id, read.misplaced is None, read.event_id
     return SkippedRow(
-        epoch, record.partition, record.offset, cause.reason, cause.detail, record.key, record.value,
+        epoch, record.partition, record.offset, cause.reason, told(cause.detail), record.key, record.value,
         _headers_json(record), record.logged_at, order_id, int(placed), event_id, cause.exception, cause.attempts,
-        cause.trace, trace_id_of(record.traceparent), opened_by=record.offset,
+        cause.trace and told(cause.trace, TRACE_MAX), trace_id_of(record.traceparent), opened_by=record.offset,
     )  # fmt: skip
 
 

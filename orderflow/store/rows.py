@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 #: Where a record is: epoch, partition, offset.
 Place = tuple[int, int, int]
 
+
 def place_id(place: Place) -> str:
     """Name a place in one word: what people and routes call a skip by."""
     return "-".join(map(str, place))

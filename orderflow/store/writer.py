@@ -20,7 +20,7 @@ from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, PositionRow, 
 from orderflow.store.sqlite import DatabaseError, immediate, open_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from orderflow.broker.topic import Topic
     from orderflow.settings import Settings
@@ -116,7 +116,15 @@ class Writer:
         self._insert("controls", ControlRow._fields, batch.controls)
         self._connection.executemany(upsert_sql("history", HistoryRow._fields, place), batch.stands)
         self._connection.executemany(upsert_sql("skipped_messages", SkippedRow._fields, place), batch.restated)
-        for order_id, row in batch.refolded.items():
+        self._set_orders(batch.refolded)
+
+    def write_orders(self, orders: Mapping[str, OrderRow | None]) -> None:
+        """Write orders as they were folded anew; None removes one."""
+        with immediate(self._connection):
+            self._set_orders(orders)
+
+    def _set_orders(self, orders: Mapping[str, OrderRow | None]) -> None:
+        for order_id, row in orders.items():
             if row is None:
                 self._connection.execute("DELETE FROM orders WHERE order_id = ?", (order_id,))
             else:

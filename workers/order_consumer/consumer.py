@@ -188,11 +188,22 @@ class OrderConsumer:
         except Exception as error:
             if is_damage(error):
                 raise
-            skipped = projection.skip_unforeseen(record, error)
-            projected = self._store(lambda _: skipped, [record])
+            projected = self._skip_unforeseen(projection, record, error)
             place = f"Partition {record.partition}, offset {record.offset}"
             self._alerts.open(Cause.INTERNAL_ERROR, f"{place}: {type(error).__name__}: {error}", 1)
             return projected
+
+    def _skip_unforeseen(self, projection: Projection, record: Record, error: Exception) -> Projected:
+        """Skip a record with its trace; where even that fails, keep its place alone."""
+        try:
+            skipped = projection.skip_unforeseen(record, error)
+            return self._store(lambda _: skipped, [record])
+        except Exception as worse:
+            if is_damage(worse):
+                raise
+            log.exception("skip.failed", partition=record.partition, offset=record.offset)
+            skipped = projection.skip_bare(record, worse)
+            return self._store(lambda _: skipped, [record])
 
     def _store(self, project: Callable[[Sequence[Record]], Projected], records: Sequence[Record]) -> Projected:
         """Project and write; while the store is locked or the disk is full, wait and try again. Nothing is skipped."""

@@ -1,0 +1,205 @@
+"""``orderflow rebuild``: fold the topic anew, and see what differs before it takes effect."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from orderflow.cli.terminal import JsonOption, StackOption, fail, settings_of, show_json
+from orderflow.process import StopFlag, exclusive_lock
+from orderflow.rebuild.rebuild import Rebuild, from_scratch
+from orderflow.stack import CONF
+from orderflow.store.sqlite import DatabaseError, is_damage
+from orderflow.supervise import Supervisor, read_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from orderflow.settings import Settings
+    from orderflow.store.differences import Difference, Differences
+
+CONSUMER = "order-consumer"
+
+#: Examples of each kind of difference.
+EXAMPLES = 5
+
+
+def rebuild(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask where something differs.")] = False,
+    drop_lost: Annotated[
+        bool, typer.Option("--drop-lost", help="Also drop what the log does not have any more. It is nowhere else.")
+    ] = False,
+    scratch: Annotated[
+        bool,
+        typer.Option("--from-scratch", help="Make a new file, where the old one is lost or damaged; that is kept."),
+    ] = False,
+    stack: StackOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Fold the topic anew into orders.db; the old tables serve reads until the new ones take their place at once.
+
+    The order-consumer is stopped for it, and started again. Stopped or killed in between, the old ones stay.
+
+    Examples: `orderflow rebuild --dry-run`, `orderflow rebuild --yes`, `orderflow rebuild --from-scratch`.
+    """
+    if scratch and (dry_run or drop_lost):
+        fail("--from-scratch goes with neither --dry-run nor --drop-lost")
+    settings = settings_of(stack)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: tidy up, and start what was stopped
+    with _consumer_stopped(stack, quiet=as_json), _writers_lock(settings):
+        if scratch:
+            with _progress(quiet=as_json) as tell:
+                kept = from_scratch(settings, tell)
+            _tell_scratch(settings, kept, as_json=as_json)
+            return
+        try:
+            swapped, found = _rebuild(settings, dry_run=dry_run, yes=yes, keep_lost=not drop_lost, quiet=as_json)
+        except DatabaseError as error:
+            if not is_damage(error):
+                raise
+            fail(f"{settings.orders_db} is damaged ({error}); build it anew with `orderflow rebuild --from-scratch`")
+    if as_json:
+        show_json(_shown(found) | {"swapped": swapped})
+    else:
+        typer.echo("the new tables serve reads now" if swapped else "nothing was changed")
+    if not swapped and not dry_run:
+        raise typer.Exit(1)
+
+
+def _rebuild(settings: Settings, *, dry_run: bool, yes: bool, keep_lost: bool, quiet: bool) -> tuple[bool, Differences]:
+    with Rebuild(settings, keep_lost=keep_lost) as work:
+        with _progress(quiet=quiet) as tell:
+            work.fold(tell)
+        found = work.differences(EXAMPLES)
+        if not quiet:
+            _tell_differences(found)
+        if dry_run or (found.total and not yes and not _confirmed(found)):
+            return False, found
+        work.swap()
+        return True, found
+
+
+def _confirmed(found: Differences) -> bool:
+    if not sys.stdin.isatty():
+        typer.echo(f"{found.total} rows differ; look at them, and say --yes to let the new ones take effect", err=True)
+        return False
+    return typer.confirm(f"{found.total} rows differ. Let the new ones take effect?")
+
+
+@contextmanager
+def _writers_lock(settings: Settings) -> Iterator[None]:
+    """Be the file's writer. Whoever is it already is named."""
+    stop = StopFlag()
+    holder: list[int | None] = []
+
+    def waiting(pid: int | None) -> None:
+        holder.append(pid)
+        stop.set()
+
+    with exclusive_lock(settings.run_dir / f"{CONSUMER}.lock", stop, waiting) as held:
+        if not held:
+            fail(f"process {holder[0]} writes {settings.orders_db}; stop it first: `supervisorctl stop {CONSUMER}`")
+        yield
+
+
+@contextmanager
+def _consumer_stopped(stack: Path, *, quiet: bool) -> Iterator[None]:
+    """Stop the consumer where Supervisor runs it, and start it again, however this ends."""
+    conf = stack / CONF
+    supervisor = Supervisor(read_socket(conf)) if conf.exists() else None
+    if supervisor is None or not supervisor.alive() or not supervisor.program(CONSUMER).running:
+        yield
+        return
+    if not quiet:
+        typer.echo(f"stopping {CONSUMER}", err=True)
+    supervisor.stop(CONSUMER)
+    try:
+        yield
+    finally:
+        supervisor.start(CONSUMER)
+        if not quiet:
+            typer.echo(f"started {CONSUMER}", err=True)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("folded"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        task = progress.add_task("folded", total=None)
+        begin = time.monotonic()
+        last = [0]
+
+        def tell(done: int, total: int) -> None:
+            last[0] = done
+            progress.update(task, completed=done, total=total)
+
+        yield tell
+    if not quiet:
+        seconds = max(time.monotonic() - begin, 1e-6)
+        typer.echo(f"folded {last[0]:,} records in {seconds:.1f} s, {last[0] / seconds:,.0f} a second", err=True)
+
+
+def _tell_differences(found: Differences) -> None:
+    if not found.total:
+        typer.echo("nothing differs: orders, history, skips and controls are what the topic says")
+    for (table, kind), count in found.counts.items():
+        typer.echo(f"{table}: {count} {_WORDS[kind]}")
+        for example in found.examples:
+            if (example.table, example.kind) == (table, kind):
+                typer.echo(f"  {_line(example)}")
+
+
+_WORDS = {"gone": "would be gone", "new": "would be new", "other": "would be other"}
+
+
+def _line(one: Difference) -> str:
+    name = "-".join(map(str, one.key))
+    if one.kind == "other":
+        before, after = one.before or {}, one.after or {}
+        return f"{name}: " + ", ".join(f"{column} {before[column]!r} -> {after[column]!r}" for column in before)
+    row = one.before or one.after or {}
+    told = ("status", "outcome", "reason", "state", "verdict")
+    return f"{name}: " + ", ".join(f"{column} {row[column]!r}" for column in told if row.get(column) is not None)
+
+
+def _tell_scratch(settings: Settings, kept: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"built": str(settings.orders_db), "kept": None if kept is None else str(kept)})
+        return
+    typer.echo(f"built {os.path.relpath(settings.orders_db)} from the topic")
+    if kept is not None:
+        typer.echo(f"the old file is kept as {os.path.relpath(kept)}; remove it when nobody needs it")
+
+
+def _shown(found: Differences) -> dict[str, Any]:
+    return {
+        "differences": found.total,
+        "counts": {f"{table}.{kind}": count for (table, kind), count in found.counts.items()},
+        "examples": [
+            {"table": one.table, "kind": one.kind, "key": list(one.key), "before": _text(one.before),
+             "after": _text(one.after)}
+            for one in found.examples
+        ],
+    }  # fmt: skip
+
+
+def _text(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Give a row as JSON takes it."""
+    if row is None:
+        return None
+    return {
+        name: value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+        for name, value in row.items()
+    }
