@@ -71,7 +71,7 @@ class Projection:
     def __init__(self, writer: Writer, topic_id: str, epoch: int) -> None:
         self._writer = writer
         self._topic_id = topic_id
-        self._epoch = epoch
+        self.epoch = epoch
 
     def project(self, records: Sequence[Record]) -> Projected:
         """Turn one run of records into the rows they come to."""
@@ -93,10 +93,10 @@ class Projection:
             found = Read(record, InvalidEvent(reason, detail))
         if not isinstance(found.event, InvalidEvent):
             fingerprint = events.fingerprint(found.event)
-            row = history_row(found, found.event, self._epoch, fingerprint, ("skipped", reason))
+            row = history_row(found, found.event, self.epoch, fingerprint, ("skipped", reason))
             projected.batch.history.append(row)
         trace = "".join(traceback.format_exception(error))
-        projected.skip(found, self._epoch, Cause(reason, detail, type(error).__name__, attempts=2, trace=trace))
+        projected.skip(found, self.epoch, Cause(reason, detail, type(error).__name__, attempts=2, trace=trace))
         self._move(projected.batch, record, found.event_id)
         return projected
 
@@ -105,7 +105,7 @@ class Projection:
         projected = Projected()
         found = Read(bare(record), InvalidEvent(SkipReason.INTERNAL_ERROR, ""))
         detail = f"Nothing of it could be kept: {type(error).__name__}: {error}"
-        projected.skip(found, self._epoch, Cause(SkipReason.INTERNAL_ERROR, detail, type(error).__name__, attempts=3))
+        projected.skip(found, self.epoch, Cause(SkipReason.INTERNAL_ERROR, detail, type(error).__name__, attempts=3))
         self._move(projected.batch, record, "")
         return projected
 
@@ -115,12 +115,12 @@ class Projection:
         for one in unreadable:
             what = one.error.partition(":")[0]
             row = SkippedRow(
-                self._epoch, one.partition, one.offset, SkipReason.UNREADABLE_RECORD, told(one.error), None, None,
+                self.epoch, one.partition, one.offset, SkipReason.UNREADABLE_RECORD, told(one.error), None, None,
                 "[]", None, None, 0, None, what, attempts, None, None, opened_by=one.offset,
             )  # fmt: skip
             projected.batch.skipped.append(row)
             projected.counts[f"skipped.{SkipReason.UNREADABLE_RECORD}"] += 1
-            position = PositionRow(one.partition, self._epoch, one.offset + 1, None, None, None)
+            position = PositionRow(one.partition, self.epoch, one.offset + 1, None, None, None)
             projected.batch.positions[one.partition] = position
         return projected
 
@@ -143,7 +143,7 @@ class Projection:
     def _one(self, found: Read, known: set[str], owners: Owners, projected: Projected) -> None:
         event = found.event
         if isinstance(event, InvalidEvent):
-            projected.skip(found, self._epoch, Cause(SkipReason(event.reason), event.detail, type(event).__name__))
+            projected.skip(found, self.epoch, Cause(SkipReason(event.reason), event.detail, type(event).__name__))
             return
         fingerprint = events.fingerprint(event)
         outcome, reason = (
@@ -151,16 +151,16 @@ class Projection:
             if found.misplaced is None
             else ("skipped", found.misplaced)
         )
-        projected.batch.history.append(history_row(found, event, self._epoch, fingerprint, (outcome, reason)))
+        projected.batch.history.append(history_row(found, event, self.epoch, fingerprint, (outcome, reason)))
         if outcome == "applied":
             self._apply(projected.batch, found.record, event)
         if reason is not None:
-            projected.skip(found, self._epoch, Cause(reason, reason.sentence))
+            projected.skip(found, self.epoch, Cause(reason, reason.sentence))
         else:
             projected.counts[outcome] += 1
 
     def _apply(self, batch: Batch, record: Record, event: Event) -> None:
-        place, logged_at = (self._epoch, record.partition, record.offset), record.logged_at
+        place, logged_at = (self.epoch, record.partition, record.offset), record.logged_at
         if isinstance(event, OrderCreated):
             batch.created[event.order_id] = OrderRow.created(event.order, place, logged_at)
         elif (created := batch.created.get(event.order_id)) is not None:  # One row says both.
@@ -170,7 +170,7 @@ class Projection:
 
     def _move(self, batch: Batch, record: Record, event_id: str) -> None:
         batch.positions[record.partition] = PositionRow(
-            record.partition, self._epoch, record.offset + 1, record.offset, record.checksum(), event_id or None
+            record.partition, self.epoch, record.offset + 1, record.offset, record.checksum(), event_id or None
         )
 
     # Controls.
@@ -183,7 +183,7 @@ class Projection:
             self._skip_control(projected, record, error)
             self._move(projected.batch, record, "")
             return projected
-        projected.batch = heal(control, record, self._writer.places, self._topic_id, self._epoch)
+        projected.batch = heal(control, record, self._writer.places, self._topic_id, self.epoch)
         (row,) = projected.batch.controls
         projected.counts[f"control.{row.verdict}"] += 1
         if row.verdict == Verdict.INVALID_CONTROL:
@@ -193,4 +193,4 @@ class Projection:
 
     def _skip_control(self, projected: Projected, record: Record, error: InvalidEvent) -> None:
         cause = Cause(SkipReason(error.reason), error.detail, type(error).__name__)
-        projected.skip(Read(record, error), self._epoch, cause)
+        projected.skip(Read(record, error), self.epoch, cause)

@@ -160,6 +160,7 @@ SELECT h.order_id, h.event_id, h.fingerprint
 FROM json_each(?) AS wanted
 JOIN history AS h ON h.order_id = wanted.value AND h.event_id = wanted.key
 WHERE h.outcome != 'duplicate' AND h.reason IS NOT 'event_id_conflict'
+ORDER BY h.epoch DESC, h.offset DESC -- so the first place is the last that is read: it owns the id
 """
 
 _ANY_TAKEN = "SELECT EXISTS (SELECT 1 FROM controls WHERE taken_event_id IS NOT NULL)"

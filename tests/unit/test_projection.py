@@ -335,7 +335,7 @@ def test_a_commit_that_failed_after_it_took_effect_is_not_made_twice(tmp_path: P
     records = log_of([(b"a", created("a", 1)), (b"a", changed("a", 2, "shipped")), (b"b", b"{")])
 
     with structlog.testing.capture_logs() as lines:
-        consumer._apply(Projection(writer, TOPIC.topic_id, epoch), records)
+        consumer._applier.apply(Projection(writer, TOPIC.topic_id, epoch), records)
 
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["store.retry_scheduled"]
     assert outcomes(writer) == [("a", "applied", None), ("a", "applied", None)]
@@ -359,7 +359,7 @@ def test_one_record_that_nobody_foresaw_costs_only_itself(tmp_path: Path, monkey
     alerts = AlertBook(settings, "x")
     consumer = OrderConsumer(settings, writer, alerts, StopFlag(), Heartbeat(settings, "x"))
 
-    consumer._apply(projection, log_of([(name.encode(), created(name, 1)) for name in ORDERS]))
+    consumer._applier.apply(projection, log_of([(name.encode(), created(name, 1)) for name in ORDERS]))
     alerts.close()
 
     assert sorted(outcomes(writer)) == [
