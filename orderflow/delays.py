@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
 
 
-def growing_delays(settings: Settings) -> Iterator[float]:
-    """Yield the delays, in seconds, without end."""
+def growing_delays(settings: Settings, times: float = 1) -> Iterator[float]:
+    """Yield the delays, in seconds, without end; the longest is so many times that of the settings."""
     delay_s = settings.wait_first_delay_s
     while True:
         yield delay_s
-        delay_s = min(delay_s * 2, settings.wait_max_delay_s)
+        delay_s = min(delay_s * 2, settings.wait_max_delay_s * times)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 #: The headers of a record that has none.
 NO_HEADERS = b"\x00"
 
+#: The length -1 of a key or value that is null.
+NULL = b"\x01"
+
 Pair = tuple[str, bytes | None]
 
 
@@ -57,12 +60,15 @@ def to_varint(number: int) -> bytes:
     return _VARINTS[number] if number < len(_VARINTS) else _encode_varint(number)
 
 
-def to_bytes(pairs: Sequence[tuple[str, bytes]]) -> bytes:
+def to_bytes(pairs: Sequence[Pair]) -> bytes:
     """Write headers, their number in front."""
     parts = [to_varint(len(pairs))]
     for name, value in pairs:
         encoded = name.encode()
-        parts += (to_varint(len(encoded)), encoded, to_varint(len(value)), value)
+        if value is None:
+            parts += (to_varint(len(encoded)), encoded, NULL)
+        else:
+            parts += (to_varint(len(encoded)), encoded, to_varint(len(value)), value)
     return b"".join(parts)
 
 

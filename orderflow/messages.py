@@ -8,14 +8,18 @@ from orderflow.errors import OrderflowError  # noqa: TC001 (msgspec reads the an
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What is to be published: one event of one order. Its key decides the partition."""
+    """What is to be published: one event of one order, or what else is written for one. None is null on the wire.
 
-    key: bytes
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    Its key decides the partition where none is given; so one without a key must name its partition.
+    """
+
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
     order_id: str
     event_id: str
     trace_id: str = ""
+    partition: int | None = None
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):

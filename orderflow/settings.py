@@ -51,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kafka_request_timeout_s: Seconds = 3.0
     kafka_replication_factor: Annotated[int, Meta(ge=1, le=32)] = 1
     topic: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "order_events"
+    dead_letter_topic: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,200}$")] = ""
+    dead_letter_retention_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
     consumer_group: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "order-consumer"
 
     # HTTP.
@@ -102,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poll_max_records: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
     session_timeout_s: Annotated[float, Meta(ge=6, le=1_800)] = 10.0
     unreadable_retries: Annotated[int, Meta(ge=0, le=100)] = 2
+    log_check_s: Seconds = 5.0
     flood_records: Annotated[int, Meta(ge=10, le=1_000_000)] = 500
     flood_share: Annotated[float, Meta(gt=0, le=1)] = 0.2
     wait_first_delay_s: Seconds = 0.2
@@ -166,6 +169,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def write_answered_within_s(self) -> float:
         """The longest time that a write waits for its answer: Kafka's part, the outbox's, and handing over."""
         return self.publish_deadline_s + self.publish_attempt_timeout_s + self.outbox_busy_timeout_s + 2 * GRACE_S
+
+    @property
+    def dead_letter_topic_name(self) -> str:
+        """The topic of the copies of skipped messages."""
+        return self.dead_letter_topic or f"{self.topic}.dlq"
 
     @property
     def run_dir(self) -> Path:
@@ -236,6 +244,11 @@ def _check_together(settings: Settings) -> None:
             f"{variable('publish_waiting_max')}={settings.publish_waiting_max} must be below "
             f"{variable('cart_threads')}={settings.cart_threads}, so that a thread is left for /healthz when all "
             "senders wait"
+        )
+    if settings.dead_letter_topic == settings.topic:
+        raise SettingsError(
+            f"{variable('dead_letter_topic')}={settings.dead_letter_topic!r} is the topic of the orders, where each "
+            "copy of a skipped message would be skipped again; give another name"
         )
     if settings.publish_attempt_timeout_s > settings.publish_deadline_s:
         raise SettingsError(

@@ -36,10 +36,13 @@ LOOK_AGAIN_S = 0.05
 
 
 class Producer:
-    """One network client at a time, made when needed. Not thread-safe: one group is delivered at a time."""
+    """One network client at a time, made when needed. Not thread-safe: one group is delivered at a time.
 
-    def __init__(self, settings: Settings, client_id: str = "cart-service") -> None:
-        self._topic = settings.topic
+    It writes to one topic, by default the orders'.
+    """
+
+    def __init__(self, settings: Settings, client_id: str = "cart-service", topic: str | None = None) -> None:
+        self._topic = topic or settings.topic
         self._bootstrap = settings.kafka_bootstrap_servers
         self._timeout_s = settings.publish_attempt_timeout_s
         self._timeout_ms = milliseconds(self._timeout_s)

@@ -10,7 +10,7 @@ from kafka.protocol.producer import ProduceRequest
 
 from orderflow.broker.batches import encode_batch
 from orderflow.broker.topic import partition_of
-from orderflow.errors import Rejected, Unacknowledged, Unsent
+from orderflow.errors import RecordRejected, Rejected, Unacknowledged, Unsent
 from orderflow.messages import Published
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ class Batch:
     def fail(self, error: Exception, *, appended: bool) -> None:
         """Take note of an error; ``appended`` says whether the records may be on the topic in spite of it."""
         if isinstance(error, FINAL):
-            self.result = Rejected(str(error))
-            self.spoiled = isinstance(error, SPOILS_BATCH) and len(self.messages) > 1
+            of_record = isinstance(error, SPOILS_BATCH)
+            self.result = RecordRejected(str(error)) if of_record else Rejected(str(error))
+            self.spoiled = of_record and len(self.messages) > 1
             self.forbidden = isinstance(error, kafka_errors.AuthorizationError)
         else:
             self.result = Unacknowledged(str(error)) if appended else Unsent(str(error))
@@ -96,16 +97,19 @@ def gather(messages: Sequence[Message]) -> Iterator[list[Batch]]:
     batches: dict[int, Batch] = {}
     size = 0
     for index, message in enumerate(messages):
-        if size and size + len(message.value) > REQUEST_MAX_BYTES:
+        length = len(message.value or b"")
+        if size and size + length > REQUEST_MAX_BYTES:
             yield list(batches.values())
             batches, size = {}, 0
-        partition = partition_of(message.key)
+        partition = message.partition
+        if partition is None:
+            partition = partition_of(message.key)
         batch = batches.get(partition)
         if batch is None:
             batch = batches[partition] = Batch(partition)
         batch.messages.append(message)
         batch.indexes.append(index)
-        size += len(message.value)
+        size += length
     if batches:
         yield list(batches.values())
 

@@ -55,7 +55,7 @@ def list_(
         show_json({"waiting": totals.waiting, "held": totals.held, "bytes": totals.bytes_undelivered, "events": events})
         return
     if entries:
-        columns = ("id", "order", "type", "state", "spooled", "maybe on topic", "reason")
+        columns = ("id", "kind", "order", "type", "state", "spooled", "maybe on topic", "reason")
         show_table(columns, [_cells(entry) for entry in entries])
     typer.echo(f"{totals.waiting} wait, {totals.held} held, {totals.bytes_undelivered / 2**20:.1f} MiB")
 
@@ -139,7 +139,8 @@ def _held(desk: OutboxDesk, names: list[str]) -> list[int]:
 def _cells(entry: Entry) -> tuple[object, ...]:
     event = shown(entry)
     sent = "yes" if entry.sent else "no"
-    return entry.seq, entry.order_id, event["type"], entry.state, moment(entry.spooled_at), sent, entry.reason or ""
+    at = moment(entry.spooled_at)
+    return entry.seq, entry.kind, entry.order_id, event["type"], entry.state, at, sent, entry.reason or ""
 
 
 def _say(count: int, what: str, *, as_json: bool) -> None:

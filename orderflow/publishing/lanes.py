@@ -113,13 +113,13 @@ class Lane:
             self._promote()
         return True
 
-    def empty(self, keys: Collection[bytes] | None = None) -> list[Waiter]:
+    def empty(self, keys: Collection[bytes | None] | None = None) -> list[Waiter]:
         """Take all that wait out of the row, or those with these keys. Only a leader may: then none of them leads."""
         taken = [waiter for waiter in self._queue if keys is None or waiter.message.key in keys]
         self._queue = deque(waiter for waiter in self._queue if keys is not None and waiter.message.key not in keys)
         return taken
 
-    def has(self, key: bytes) -> bool:
+    def has(self, key: bytes | None) -> bool:
         """Tell whether an event of an order is in this lane and not settled, waiting or at work."""
         return any(
             waiter.message.key == key and waiter.outcome is None and waiter.lane is self
@@ -131,7 +131,7 @@ class Lane:
         """Take what waits, in order of arrival; where one of an order is allowed, none overtakes another of it."""
         group: list[Waiter] = []
         left: deque[Waiter] = deque()
-        keys: set[bytes] = set()
+        keys: set[bytes | None] = set()
         for waiter in self._queue:
             if len(group) >= self._group_max or (self._one_of_an_order and waiter.message.key in keys):
                 left.append(waiter)

@@ -1,7 +1,7 @@
-"""The outbox: events that Kafka did not acknowledge, until it does. One row an event, in order of arrival.
+"""The outbox: events that Kafka did not acknowledge, until it does, and operators' commands. In order of arrival.
 
-cart_service adds them, the relay settles them; `orderflow.store.outbox_desk` is for operators. A commit costs several
-syncs of the disk, so events are added and settled in groups.
+cart_service adds events and operators add commands, the relay settles them; `orderflow.store.outbox_desk` is for
+looking, and for settling what is held. A commit costs several syncs of the disk, so rows are written in groups.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orderflow import headers
 from orderflow.clock import now_ms
 from orderflow.errors import OutboxFull
+from orderflow.store.outbox_adding import Room, add
 from orderflow.store.outbox_file import OutboxFile
-from orderflow.store.outbox_rows import SELECT, Addition, Entry, Totals
+from orderflow.store.outbox_rows import SELECT, Addition, Command, Entry, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,30 +23,11 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
     from orderflow.store.sqlite import Connection
 
-#: What a row takes beside its key, value and headers, more or less: ids, numbers, its share of the indexes.
-ROW_BYTES = 400
-
 #: What is written to find out whether the disk has room again: a page or two are free even on a full one.
 TRIAL_BYTES = 128 * 1024
 
 #: Rows that one transaction removes: others want to write, too.
 PRUNE_ROWS = 1_000
-
-
-class _Room:
-    """How much room is left while events are added; from the first that finds none on there is none."""
-
-    def __init__(self, totals: Totals, events_max: int, bytes_max: int) -> None:
-        self.events, self.bytes, self.ahead = totals.undelivered, totals.bytes_undelivered, totals.waiting
-        self.events_max, self.bytes_max = events_max, bytes_max
-        self._full = False
-
-    def take(self, size: int) -> bool:
-        """Take the room for one more event, where there is some."""
-        self._full = self._full or self.events >= self.events_max or self.bytes + size > self.bytes_max
-        if not self._full:
-            self.events, self.bytes = self.events + 1, self.bytes + size
-        return not self._full
 
 
 class Outbox:
@@ -73,22 +54,33 @@ class Outbox:
 
         """
         with self._file.transaction() as connection:
-            room = _Room(_totals(connection), self._events_max, self._bytes_max)
-            return [self._add(connection, room, message, sent=sent) for message, sent in events]
+            room = self._room(connection)
+            additions = (add(connection, room, Command(message, "event"), sent=sent) for message, sent in events)
+            return [addition or OutboxFull(f"The outbox is full: {room}") for addition in additions]
 
-    def _add(self, connection: Connection, room: _Room, message: Message, *, sent: bool) -> Addition | OutboxFull:
-        found = _find(connection, message, sent=sent)
-        if found is not None:
-            return found
-        size, row = _row(message, sent=sent)
-        if not room.take(size):
-            return OutboxFull(
-                f"The outbox is full: {room.events} events of at most {room.events_max} wait in it, "
-                f"{room.bytes / 2**20:.1f} MiB of at most {room.bytes_max / 2**20:.0f} MiB."
-            )
-        connection.execute(_ADD, row)
-        room.ahead += 1
-        return Addition("waiting", room.ahead - 1)
+    def add_all(self, commands: Sequence[Command]) -> list[Addition]:
+        """Add what operators ask for in one transaction, all of it or nothing; say of each what became of it.
+
+        What is there already, and was not discarded, is not added again.
+
+        Raises:
+            OutboxFull: there is no room for all.
+            StoreUnavailable: none of them was added.
+            StoreUncertain: all of them may be there; adding them again is safe.
+
+        """
+        with self._file.transaction() as connection:
+            before, room = self._room(connection), self._room(connection)
+            additions = []
+            for command in commands:
+                addition = add(connection, room, command, sent=False)
+                if addition is None:
+                    raise OutboxFull(f"The outbox has no room for all {len(commands)}, so none was added: {before}")
+                additions.append(addition)
+            return additions
+
+    def _room(self, connection: Connection) -> Room:
+        return Room(_as_totals(connection.execute(_TOTALS).fetchall()), self._events_max, self._bytes_max)
 
     def try_to_write(self) -> None:
         """Write as much as some events take, and remove it again; the file keeps the room for them.
@@ -104,9 +96,10 @@ class Outbox:
             connection.execute("DELETE FROM outbox_trial")
 
     def waiting_orders(self) -> set[str]:
-        """Give the orders that have an undelivered event."""
+        """Give the orders that have an undelivered event. Controls hold up no event."""
         ((ids,),) = self._file.query(  # as one value: fetching rows lets go of Python's lock for each
-            "SELECT json_group_array(DISTINCT order_id) FROM outbox WHERE state IN ('waiting', 'held')"
+            "SELECT json_group_array(DISTINCT order_id) FROM outbox "
+            "WHERE state IN ('waiting', 'held') AND kind = 'event'"
         )
         return msgspec.json.decode(ids, type=set[str])
 
@@ -114,19 +107,20 @@ class Outbox:
 
     def held_orders(self) -> set[str]:
         """Give the orders that a held event holds."""
-        return {order_id for (order_id,) in self._file.query("SELECT order_id FROM outbox WHERE state = 'held'")}
+        rows = self._file.query("SELECT order_id FROM outbox WHERE state = 'held' AND kind = 'event'")
+        return {order_id for (order_id,) in rows}
 
     def deliverable(self, limit: int) -> list[Entry]:
-        """Give the events that wait longest, in order of arrival, but those of orders that are held.
+        """Give what waits longest, in order of arrival, but those of lanes that are held.
 
-        Where a few orders fill them, the first event of each other order comes behind them.
+        Where a few lanes fill them, the first of each other lane comes behind them.
         """
         oldest = [Entry(*row) for row in self._file.query(_DELIVERABLE, (limit,))]
-        orders = {entry.order_id for entry in oldest}
-        if len(oldest) < limit or len(orders) > limit // 2:
+        lanes = {entry.lane for entry in oldest}
+        if len(oldest) < limit or len(lanes) > limit // 2:
             return oldest
-        ids = msgspec.json.encode(sorted(orders)).decode()
-        firsts = self._file.query(_FIRST_OF_OTHERS, (oldest[-1].seq, ids, limit - len(orders)))
+        names = msgspec.json.encode(sorted(lanes)).decode()
+        firsts = self._file.query(_FIRST_OF_OTHERS, (oldest[-1].seq, names, limit - len(lanes)))
         return [*oldest, *(Entry(*row[:-1]) for row in firsts)]
 
     def settle(
@@ -136,7 +130,7 @@ class Outbox:
         held: Iterable[tuple[int, str]] = (),
         sent: Iterable[int] = (),
     ) -> None:
-        """Take note of what came of events.
+        """Take note of what came of them.
 
         ``delivered`` was acknowledged (seq, partition, offset), ``held`` is refused for good (seq, reason), ``sent``
         was handed to the network without an acknowledgement (seq).
@@ -181,40 +175,31 @@ class Outbox:
         return int(seq)
 
     def drained_up_to(self, seq: int) -> bool:
-        """Tell whether all up to that one is delivered that no held event holds up."""
+        """Tell whether all events up to that number are delivered that no held event holds up."""
         ((some,),) = self._file.query(
-            "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'waiting' AND seq <= ? "
-            "AND order_id NOT IN (SELECT order_id FROM outbox WHERE state = 'held'))",
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'waiting' AND seq <= ? AND kind = 'event' "
+            "AND order_id NOT IN (SELECT order_id FROM outbox WHERE state = 'held' AND kind = 'event'))",
             (seq,),
         )
         return not some
 
 
-_ADD = """
-INSERT INTO outbox (order_id, event_id, key, value, headers, bytes, trace_id, sent, spooled_at)
-VALUES (:order_id, :event_id, :key, :value, :headers, :bytes, :trace_id, :sent, :spooled_at)
-"""
-
 _DELIVERABLE = f"""
-{SELECT} WHERE state = 'waiting' AND order_id NOT IN (SELECT order_id FROM outbox WHERE state = 'held')
+{SELECT} WHERE state = 'waiting' AND lane NOT IN (SELECT lane FROM outbox WHERE state = 'held')
 ORDER BY seq LIMIT ?
 """  # noqa: S608 (no outside text)
 
 #: SQLite takes the other columns from the row that has the least seq, which comes last.
 _FIRST_OF_OTHERS = f"""
 SELECT {", ".join(Entry._fields)}, min(seq) FROM outbox
-WHERE state = 'waiting' AND seq > ? AND order_id NOT IN (SELECT value FROM json_each(?))
-    AND order_id NOT IN (SELECT order_id FROM outbox WHERE state = 'held')
-GROUP BY order_id ORDER BY min(seq) LIMIT ?
+WHERE state = 'waiting' AND seq > ? AND lane NOT IN (SELECT value FROM json_each(?))
+    AND lane NOT IN (SELECT lane FROM outbox WHERE state = 'held')
+GROUP BY lane ORDER BY min(seq) LIMIT ?
 """  # noqa: S608 (no outside text)
 
 _OLDEST_DELIVERED = "SELECT seq, settled_at FROM outbox WHERE state = 'delivered' ORDER BY seq LIMIT ?"
 
 _TOTALS = "SELECT state, events, bytes, ever FROM outbox_totals"
-
-
-def _totals(connection: Connection) -> Totals:
-    return _as_totals(connection.execute(_TOTALS).fetchall())
 
 
 def _as_totals(rows: Sequence[tuple[str, int, int, int]]) -> Totals:
@@ -230,35 +215,3 @@ def _as_totals(rows: Sequence[tuple[str, int, int, int]]) -> Totals:
         size["delivered"],
         delivered_ever,
     )
-
-
-def _row(message: Message, *, sent: bool) -> tuple[int, dict[str, object]]:
-    """Give what the row takes, and its values."""
-    packed = headers.to_bytes(message.headers)
-    size = len(message.key) + len(message.value) + len(packed) + ROW_BYTES
-    return size, {
-        "order_id": message.order_id,
-        "event_id": message.event_id,
-        "key": message.key,
-        "value": message.value,
-        "headers": packed,
-        "bytes": size,
-        "trace_id": message.trace_id,
-        "sent": int(sent),
-        "spooled_at": now_ms(),
-    }
-
-
-def _find(connection: Connection, message: Message, *, sent: bool) -> Addition | None:
-    """Tell of an event that was added before, by an earlier attempt of its caller."""
-    row = connection.execute(
-        "SELECT seq, state, partition, offset FROM outbox WHERE order_id = ? AND event_id = ? AND state != 'discarded'",
-        (message.order_id, message.event_id),
-    ).fetchone()
-    if row is None:
-        return None
-    seq, state, partition, offset = row
-    if sent:
-        connection.execute("UPDATE outbox SET sent = 1 WHERE seq = ?", (seq,))
-    (ahead,) = connection.execute("SELECT count(*) FROM outbox WHERE state = 'waiting' AND seq < ?", (seq,)).fetchone()
-    return Addition(state, ahead, partition, offset, new=False)

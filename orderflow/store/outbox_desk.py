@@ -1,8 +1,10 @@
-"""The outbox as an operator sees it: looking at what waits, and settling what is held."""
+"""The outbox as an operator sees it: looking at what waits, or is under way, and settling what is held."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from orderflow.clock import now_ms
 from orderflow.store.outbox_file import OutboxFile
@@ -51,6 +53,15 @@ class OutboxDesk:
         value = int(name) if column == "seq" else name
         return [Entry(*row) for row in self._file.query(f"{SELECT} WHERE {column} = ? ORDER BY seq", (value,))]
 
+    def under_way(self, named: Collection[str]) -> dict[str, Entry]:
+        """Give the last control for each of these skipped messages, where there is one that was not discarded.
+
+        It waits, is held, or was delivered: then its place says behind which offset the consumer has read it. One that
+        was delivered is forgotten after `Settings.outbox_keep_delivered_s`.
+        """
+        found = self._file.query(_UNDER_WAY, (msgspec.json.encode(list(named)).decode(),))
+        return {str(entry.named): entry for entry in (Entry(*row) for row in found)}
+
     def held(self) -> list[int]:
         """Give the numbers of all that are held."""
         return [seq for (seq,) in self._file.query("SELECT seq FROM outbox WHERE state = 'held' ORDER BY seq")]
@@ -71,3 +82,9 @@ class OutboxDesk:
     def _change(self, seqs: Collection[int], sql: str, parameters: tuple[object, ...] = ()) -> int:
         with self._file.transaction() as connection:
             return sum(connection.execute(sql, (seq, *parameters)).rowcount for seq in seqs)
+
+
+#: In order of arrival, so that of each message the last comes last.
+_UNDER_WAY = f"""
+{SELECT} WHERE named IN (SELECT value FROM json_each(?)) AND kind = 'control' AND state != 'discarded' ORDER BY seq
+"""  # noqa: S608 (no outside text)

@@ -9,6 +9,17 @@ from orderflow.messages import Message
 
 State = Literal["waiting", "held", "delivered", "discarded"]
 
+#: An order's event, or an operator's command about a skipped message.
+Kind = Literal["event", "control"]
+
+
+class Command(NamedTuple):
+    """What is to be added for an operator. ``named`` is the id of the skipped message that a control names."""
+
+    message: Message
+    kind: Kind
+    named: str | None = None
+
 
 class Addition(NamedTuple):
     """What became of an event that was to be added."""
@@ -21,14 +32,18 @@ class Addition(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A row."""
+    """A row. Of each lane one is on its way at a time, in order of arrival."""
 
     seq: int
+    kind: Kind
+    named: str | None
     order_id: str
     event_id: str
-    key: bytes
+    lane: str
+    key: bytes | None
     value: bytes
     headers: bytes
+    to_partition: int | None
     bytes: int
     trace_id: str
     sent: int
@@ -42,12 +57,12 @@ class Entry(NamedTuple):
 
     def message(self) -> Message:
         """Give the event as it is to be published."""
-        pairs = tuple((name, value or b"") for name, value in headers.pairs(self.headers))
-        return Message(self.key, self.value, pairs, self.order_id, self.event_id, self.trace_id)
+        pairs = tuple(headers.pairs(self.headers))
+        return Message(self.key, self.value, pairs, self.order_id, self.event_id, self.trace_id, self.to_partition)
 
 
 class Totals(NamedTuple):
-    """How much there is, in events and bytes; ``delivered_ever`` only grows."""
+    """How much there is, in events and controls, and in bytes; ``delivered_ever`` only grows."""
 
     waiting: int
     held: int
@@ -59,7 +74,7 @@ class Totals(NamedTuple):
 
     @property
     def undelivered(self) -> int:
-        """Events that were accepted and did not come to Kafka yet."""
+        """What was accepted and did not come to Kafka yet."""
         return self.waiting + self.held
 
 

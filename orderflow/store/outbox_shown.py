@@ -16,9 +16,11 @@ def shown(entry: Entry) -> dict[str, Any]:
     """Give a row without its payload."""
     return {
         "seq": entry.seq,
-        "orderId": entry.order_id,
+        "kind": entry.kind,
+        "orderId": entry.order_id or None,
         "eventId": entry.event_id,
-        "type": _type(entry.value),
+        "type": _type(entry),
+        "names": entry.named,
         "state": entry.state,
         "reason": entry.reason,
         "author": entry.author,
@@ -38,8 +40,10 @@ def shown_with_payload(entry: Entry) -> dict[str, Any]:
     return shown(entry) | {"headers": pairs, "payload": entry.value.decode(errors="backslashreplace")}
 
 
-def _type(value: bytes) -> str | None:
+def _type(entry: Entry) -> str | None:
+    if entry.kind == "control":
+        return events.type_of(entry.value)
     try:
-        return events.TYPES[type(events.decode(value))]
+        return events.TYPES[type(events.decode(entry.value))]
     except InvalidEvent:
         return None

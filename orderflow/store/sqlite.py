@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from orderflow.errors import StoreIncompatible, StoreUnavailable
+from orderflow.store.migration import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,17 +26,15 @@ class Schema(NamedTuple):
     version: int
     #: What to do with a file of another version.
     advice: str
+    #: Whether a file of an earlier version is brought to this one when it is opened.
+    migrates: bool = False
 
 
 #: A projection of another version is rebuilt, not migrated.
-ORDERS = Schema(
-    "orders.sql",
-    1,
-    "stop the order-consumer, move the file away and start it: the projection is built anew from the topic",
-)
+ORDERS = Schema("orders.sql", 2, "run `orderflow rebuild --from-scratch`: the projection is built anew from the topic")
 
 #: What is in this file is true nowhere else: it is never moved away.
-OUTBOX = Schema("outbox.sql", 1, "run the orderflow that wrote it, and keep the file: events wait in it")
+OUTBOX = Schema("outbox.sql", 2, "run the orderflow that wrote it, and keep the file: events wait in it", migrates=True)
 
 #: The note on an error of a commit that may have taken effect.
 MAYBE_COMMITTED = "it may be committed"
@@ -54,7 +53,7 @@ TRANSIENT = frozenset(
 )
 
 
-def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
+def open_writer(path: Path, *, busy_timeout_s: float, factory: type[Connection] = Connection) -> Connection:
     """Open the projection for writing, and create it if it is not there.
 
     WAL with synchronous=NORMAL: a power cut can undo the last commits, and the offsets with them: they are read again.
@@ -64,7 +63,7 @@ def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, factory=factory)
     connection.execute("PRAGMA page_size = 8192")  # a new file's; fewer and fuller pages than with 4096
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -76,13 +75,13 @@ def open_writer(path: Path, *, busy_timeout_s: float) -> Connection:
 
 
 def open_outbox(path: Path, *, busy_timeout_s: float) -> Connection:
-    """Open the outbox, which several processes write, and create it if it is not there. For reading, too.
+    """Open the outbox, which several processes write; create it, or migrate it, where needed. For reading, too.
 
     A rollback journal with synchronous=FULL: what was committed outlives a power cut. TRUNCATE, since a journal that is
     deleted can come back with the power, and would undo the commit.
 
     Raises:
-        StoreIncompatible: the file has another schema version.
+        StoreIncompatible: a later version of orderflow has written the file.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,16 +124,28 @@ def open_reader(path: Path, *, busy_timeout_s: float) -> Connection:
     return connection
 
 
+def open_memory() -> Connection:
+    """Open an empty projection in memory, for a copy of a part."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    for statement in statements(ORDERS.script):
+        connection.execute(statement)
+    return connection
+
+
 def _make_sure_of(connection: Connection, schema: Schema, path: Path) -> None:
-    """Create the tables in a new file."""
+    """Create the tables in a new file; bring one of an earlier version to this one where that is the way."""
     with immediate(connection):
         found = _version(connection)
-        if found == 0:
-            for statement in _statements(schema.script):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {schema.version}")
-        elif found != schema.version:
+        if found == schema.version:  # Another process was quicker.
+            return
+        if found > schema.version or (found and not schema.migrates):
             raise _incompatible(path, schema, found)
+        if found:
+            rebuild(connection, statements(schema.script))
+        else:
+            for statement in statements(schema.script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {schema.version}")
 
 
 @contextmanager
@@ -163,12 +174,17 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and code is not None and code & 0xFF in TRANSIENT
 
 
+def is_damage(error: BaseException) -> bool:
+    """Tell whether SQLite found the file damaged, or no database at all."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def _version(connection: Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 
 
-def _statements(script: str) -> Iterator[str]:
+def statements(script: str) -> Iterator[str]:
     """Part a script into its statements; one that makes a trigger has semicolons inside."""
     text = resources.files("orderflow.store").joinpath(script).read_text(encoding="utf-8")
     statement = ""

@@ -12,6 +12,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from orderflow.broker.topic import CONFIG
 from orderflow.client import Client
+from tests.support.command import orderflow
 from tests.support.messages import admin
 from tests.support.outage import alerts, ask
 from tests.support.stacks import running
@@ -53,21 +54,6 @@ def _limit(stack: Stack, size: int) -> None:
 
 def _outbox(stack: Stack, query: str = "") -> Any:
     return ask(stack.settings.cart_port, f"/outbox{query}")
-
-
-def orderflow(stack: Stack, *arguments: str, code: int = 0) -> str:
-    """Run a command in the stack's folder."""
-    done = subprocess.run(
-        [sys.executable, "-m", "orderflow.cli.main", *arguments],
-        cwd=stack.directory,
-        env=stack.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def _listed(stack: Stack, state: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import pytest
 
 from orderflow.broker import Producer, ensure_topic, partition_of
 from orderflow.broker.topic import CONFIG, PARTITIONS
-from orderflow.errors import Rejected, Unacknowledged, Unsent
+from orderflow.errors import RecordRejected, Rejected, Unacknowledged, Unsent
 from orderflow.messages import Message, Outcome, Published, Refused, Spooled
 from orderflow.publishing.publisher import Publisher
 from orderflow.publishing.spool import Spool
@@ -191,7 +191,7 @@ def test_one_record_that_is_too_large_spoils_no_other_of_its_batch(broker: Broke
     with delivering(settings) as producer:
         results = producer.deliver(group)
 
-    assert [type(result) for result in results] == [Published, Published, Rejected, Published, Published]
+    assert [type(result) for result in results] == [Published, Published, RecordRejected, Published, Published]
     assert _event_ids(settings) == [one.event_id for one in group if one is not group[2]]
 
 

@@ -5,62 +5,29 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from orderflow.alerts import AlertBook
 from orderflow.broker import PARTITIONS, Producer, ensure_topic
 from orderflow.broker.topic import CONFIG
-from orderflow.process import Heartbeat, StopFlag, read_heartbeat
+from orderflow.process import read_heartbeat
 from orderflow.store.alerts import Alerts
-from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_desk import OutboxDesk
-from outbox_relay.relay import PROGRAM, OutboxRelay
+from outbox_relay.relay import PROGRAM
 from tests.support.messages import admin, message
+from tests.support.relays import SHORT, fill, relaying, wait_until_empty
 from tests.support.topic import read_topic
 from tests.support.waiting import frozen, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from orderflow.broker.requests import Result
     from orderflow.messages import Message
     from orderflow.settings import Settings
     from tests.conftest import Figures
     from tests.support.broker import Broker
-
-SHORT = {"publish_attempt_timeout_s": 0.5, "wait_first_delay_s": 0.05, "wait_max_delay_s": 0.2}
-
-
-@contextmanager
-def relaying(settings: Settings, producer: Producer | None = None) -> Iterator[None]:
-    """Run a relay in a thread until the end of the block."""
-    stop = StopFlag()
-    alerts = AlertBook(settings, PROGRAM)
-    heartbeat = Heartbeat(settings, PROGRAM)
-    own = producer or Producer(settings, PROGRAM)
-    relay = OutboxRelay(settings, Outbox(settings), own, alerts, stop, heartbeat)
-    thread = threading.Thread(target=relay.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(20)
-        alerts.close()
-    assert not thread.is_alive()
-
-
-def fill(settings: Settings, messages: Sequence[Message]) -> Outbox:
-    outbox = Outbox(settings)
-    outbox.add([(one, False) for one in messages])
-    return outbox
-
-
-def wait_until_empty(outbox: Outbox, within_s: float = 30) -> None:
-    until(lambda: outbox.totals().waiting == 0, "the outbox is drained", within_s)
 
 
 def event_ids(settings: Settings, order_id: str | None = None) -> list[str]:

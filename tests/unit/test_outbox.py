@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from orderflow.errors import OutboxFull, StoreIncompatible, StoreUnavailable
 from orderflow.messages import Message
 from orderflow.settings import Settings
-from orderflow.store.outbox import ROW_BYTES, Outbox
+from orderflow.store.outbox import Outbox
+from orderflow.store.outbox_adding import ROW_BYTES
 from orderflow.store.outbox_desk import OutboxDesk
-from orderflow.store.outbox_rows import Addition
+from orderflow.store.outbox_rows import Addition, Command
+from orderflow.store.outbox_shown import shown_with_payload
 from orderflow.store.sqlite import MAYBE_COMMITTED, immediate
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 def message(order: str, number: int = 0, size: int = 1) -> Message:
     headers = (("traceparent", b"00-1-2-01"), ("empty", b""))
     return Message(order.encode(), b"v" * size, headers, order, f"{order}-{number}", "trace")
+
+
+def control(order: str, number: int, named: str, key: bytes | None = b"k", partition: int = 3) -> Command:
+    pairs = (("none", None),)
+    return Command(Message(key, b"c", pairs, order, f"control-{number}", "trace", partition), "control", named)
 
 
 def settings(tmp_path: Path, **more: Any) -> Settings:
@@ -144,6 +151,127 @@ def test_delivered_events_beyond_the_bound_are_removed_early(tmp_path: Path) -> 
     outbox.prune(keep_s=3600)
 
     assert outbox.totals().delivered == 3
+
+
+def test_a_control_comes_back_as_it_was(tmp_path: Path) -> None:
+    """With null as its key and in its headers, and the partition that it names."""
+    outbox = Outbox(settings(tmp_path))
+    commands = [control("", 1, "1-3-7", key=None), control("a", 2, "1-3-8"), Command(message("a"), "event")]
+
+    added = outbox.add_all(commands)
+
+    assert added == [Addition("waiting", 0), Addition("waiting", 1), Addition("waiting", 2)]
+    entries = outbox.deliverable(10)
+    assert [entry.message() for entry in entries] == [command.message for command in commands]
+    assert [(entry.kind, entry.named) for entry in entries] == [
+        ("control", "1-3-7"), ("control", "1-3-8"), ("event", None),
+    ]  # fmt: skip
+
+
+def test_a_held_event_holds_up_no_control_and_a_held_control_no_event(tmp_path: Path) -> None:
+    outbox = Outbox(settings(tmp_path))
+    outbox.add([(message("a"), False), (message("a", 1), False), (message("b"), False), (message("b", 1), False)])
+    outbox.add_all([control(order, number, f"1-3-{number}") for number, order in enumerate("aabb")])
+
+    outbox.settle(held=[(1, "an event of a"), (7, "a control about b")])
+
+    assert [entry.event_id for entry in outbox.deliverable(10)] == ["b-0", "b-1", "control-0", "control-1"]
+    assert outbox.held_orders() == {"a"}
+
+
+def test_of_controls_about_no_order_none_holds_up_another(tmp_path: Path) -> None:
+    outbox = Outbox(settings(tmp_path))
+    outbox.add_all([control("", number, f"1-3-{number}", key=None) for number in range(3)])
+
+    outbox.settle(held=[(2, "no")])
+
+    assert [entry.event_id for entry in outbox.deliverable(10)] == ["control-0", "control-2"]
+
+
+def test_the_first_of_each_lane_comes_where_one_lane_fills_the_window(tmp_path: Path) -> None:
+    outbox = Outbox(settings(tmp_path))
+    outbox.add([(message("busy", number), False) for number in range(20)])
+    outbox.add_all([control("busy", 1, "1-3-1"), control("busy", 2, "1-3-2"), Command(message("other"), "event")])
+
+    entries = outbox.deliverable(10)
+
+    assert [entry.event_id for entry in entries] == [*(f"busy-{n}" for n in range(10)), "control-1", "other-0"]
+
+
+def test_an_outage_is_about_events_alone(tmp_path: Path) -> None:
+    """Which orders' events must go behind something is asked by the service that publishes them."""
+    outbox = Outbox(settings(tmp_path))
+    outbox.add_all([control("a", 1, "1-3-1"), control("b", 2, "1-3-2"), Command(message("b"), "event")])
+    last = outbox.last_seq()
+
+    waiting, drained = outbox.waiting_orders(), outbox.drained_up_to(last)
+    outbox.settle(delivered=[(last, 0, 0)])
+
+    assert (waiting, drained) == ({"b"}, False)
+    assert (outbox.waiting_orders(), outbox.drained_up_to(last)) == (set(), True)
+
+
+def test_commands_are_added_all_or_none(tmp_path: Path) -> None:
+    """What is there already takes no room, and is told."""
+    outbox = Outbox(settings(tmp_path, outbox_max_events=3))
+    outbox.add_all([control("a", 1, "1-3-1")])
+    outbox.settle(delivered=[(1, 3, 44)])
+    outbox.add_all([control("a", 2, "1-3-2")])
+
+    with pytest.raises(OutboxFull, match=r"no room for all 3, so none was added: 1 events of at most 3"):
+        outbox.add_all([control("b", number, f"1-3-{number}") for number in (3, 4, 5)])
+    after_refusal = outbox.totals().waiting
+    added = outbox.add_all([control("a", 1, "1-3-1"), control("a", 2, "1-3-2"), *[control("b", 3, "1-3-3")] * 2])
+
+    assert after_refusal == 1
+    assert added == [
+        Addition("delivered", 0, 3, 44, new=False),
+        Addition("waiting", 0, new=False),
+        Addition("waiting", 1),
+        Addition("waiting", 1, new=False),
+    ]
+    assert outbox.totals().waiting == 2
+
+
+def test_a_discarded_command_may_be_given_again(tmp_path: Path) -> None:
+    outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
+    outbox.add_all([control("a", 1, "1-3-1")])
+    outbox.settle(held=[(1, "no")])
+    desk.discard([1], "kim", "no")
+
+    assert outbox.add_all([control("a", 1, "1-3-1")]) == [Addition("waiting", 0)]
+
+
+def test_it_is_known_which_skipped_messages_have_a_control_under_way(tmp_path: Path) -> None:
+    """The last one counts; events, also those that are sent in a message's stead, are none."""
+    outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
+    outbox.add_all([control("a", number, f"1-3-{number % 4}") for number in range(7)])
+    outbox.add_all([Command(message("a"), "event", "1-3-9")])
+    outbox.settle(delivered=[(1, 3, 70), (5, 3, 71), (2, 3, 72)], held=[(4, "no"), (6, "no")])
+    desk.discard([4], "kim", "no")
+
+    found = desk.under_way(["1-3-0", "1-3-1", "1-3-2", "1-3-3", "1-3-9", "1-4-0"])
+
+    assert {named: (one.event_id, one.state, one.partition, one.offset) for named, one in found.items()} == {
+        "1-3-0": ("control-4", "delivered", 3, 71),
+        "1-3-1": ("control-5", "held", None, None),
+        "1-3-2": ("control-6", "waiting", None, None),
+    }
+
+
+def test_rows_are_shown_with_their_kind(tmp_path: Path) -> None:
+    outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
+    discard = b'{"type":"message.discarded"}'
+    outbox.add_all([Command(Message(None, discard, (("n", None),), "", "c", "", 2), "control", "1-2-3")])
+    outbox.add([(message("a"), False)])
+
+    one, other = (shown_with_payload(entry) for entry in desk.entries(("waiting",)))
+
+    assert (one["kind"], one["orderId"], one["names"], one["type"]) == (
+        "control", None, "1-2-3", "message.discarded",
+    )  # fmt: skip
+    assert (one["headers"], one["payload"]) == ({"n": ""}, discard.decode())
+    assert (other["kind"], other["orderId"], other["names"], other["type"]) == ("event", "a", None, None)
 
 
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "deliver", "hold", "retry", "discard", "prune"]), st.integers(1, 6)))

@@ -10,7 +10,7 @@ from kafka.protocol.producer import ProduceResponse
 
 from orderflow.broker import partition_of
 from orderflow.broker.requests import REQUEST_MAX_BYTES, Batch, Result, gather, settle
-from orderflow.errors import Rejected, Unacknowledged, Unsent
+from orderflow.errors import RecordRejected, Rejected, Unacknowledged, Unsent
 from orderflow.messages import Message, Published
 
 if TYPE_CHECKING:
@@ -49,6 +49,19 @@ def test_a_group_becomes_one_batch_for_each_partition() -> None:
         assert batch.indexes == sorted(batch.indexes), "a partition's messages keep their sequence"
 
 
+def test_a_partition_that_is_named_counts_and_not_the_key() -> None:
+    """A control goes to the partition of the record it names, whatever its key."""
+    own = partition_of(b"a")
+    keyed, keyless = message("a"), Message(None, None, (), "", "e", partition=(own + 1) % 6)
+    elsewhere = Message(b"a", b"v", (), "a", "e", partition=(own + 2) % 6)
+
+    (batches,) = gather([keyed, keyless, elsewhere])
+
+    assert [(batch.partition, batch.messages) for batch in batches] == [
+        (own, [keyed]), ((own + 1) % 6, [keyless]), ((own + 2) % 6, [elsewhere]),
+    ]  # fmt: skip
+
+
 def test_a_request_has_a_bound_and_what_is_beyond_it_goes_alone() -> None:
     """Kafka takes 1 MiB a batch; a request's bound is below it, and no message is cut or left out."""
     tenth = b"x" * (REQUEST_MAX_BYTES // 10)
@@ -79,7 +92,7 @@ def test_each_message_is_where_its_batch_begins_and_as_far_behind() -> None:
         (kafka_errors.RequestTimedOutError, Unacknowledged),
         (kafka_errors.UnknownError, Unacknowledged),
         (kafka_errors.TopicAuthorizationFailedError, Rejected),
-        (kafka_errors.MessageSizeTooLargeError, Rejected),
+        (kafka_errors.MessageSizeTooLargeError, RecordRejected),
     ],
 )
 def test_an_error_says_whether_the_record_may_be_on_the_topic(

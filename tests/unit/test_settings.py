@@ -78,6 +78,15 @@ def test_an_attempt_fits_into_the_deadline() -> None:
     assert "ORDERFLOW_PUBLISH_DEADLINE_S" in message
 
 
+def test_copies_of_skipped_messages_go_to_another_topic() -> None:
+    """On the orders' own they would be skipped, and copied, for ever."""
+    message = _refusal(ORDERFLOW_TOPIC="a", ORDERFLOW_DEAD_LETTER_TOPIC="a")
+
+    assert "ORDERFLOW_DEAD_LETTER_TOPIC='a'" in message
+    assert Settings(topic="a").dead_letter_topic_name == "a.dlq"
+    assert Settings(topic="a", dead_letter_topic="b").dead_letter_topic_name == "b"
+
+
 def test_secrets_are_masked_and_their_absence_shows() -> None:
     shown = Settings(token=WORD).public()
 

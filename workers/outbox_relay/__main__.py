@@ -8,6 +8,7 @@ from orderflow.alerts import Cause
 from orderflow.broker import Producer
 from orderflow.store.outbox import Outbox
 from orderflow.worker import Worker, run
+from outbox_relay.dead_letters import Copier
 from outbox_relay.relay import PROGRAM, OutboxRelay
 
 
@@ -18,8 +19,8 @@ def main() -> int:
 
 def deliver(worker: Worker) -> None:
     """Deliver until asked to stop."""
-    settings, alerts, stop, heartbeat = worker
-    OutboxRelay(settings, Outbox(settings), Producer(settings, PROGRAM), alerts, stop, heartbeat).run()
+    settings = worker.settings
+    OutboxRelay(worker, Outbox(settings), Producer(settings, PROGRAM), Copier.of(settings)).run()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The loop: read what waits, send it, take note of what Kafka acknowledged. It waits for Kafka inside.
 
-Of each order one event is on its way at a time, of many orders at once. An event counts as delivered only when Kafka
-has acknowledged it; killed between the two, the relay sends it again, and its id removes the second copy.
+Of each lane (an order's events, the controls about it) one is on its way at a time, of many lanes at once. It counts as
+delivered only when Kafka has acknowledged it; killed between the two, the relay sends it again, and its id removes the
+second copy.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from orderflow.alerts import AlertBook, Cause
+from orderflow.alerts import Cause
 from orderflow.delays import growing_delays
 from orderflow.errors import BrokerError, Rejected, StoreUnavailable, StoreUncertain, Unacknowledged, Unsent
 from orderflow.messages import Published
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
     from orderflow.broker import Producer
     from orderflow.broker.requests import Result
-    from orderflow.process import Heartbeat, State, StopFlag
-    from orderflow.settings import Settings
+    from orderflow.process import State
     from orderflow.store.outbox import Outbox
     from orderflow.store.outbox_rows import Entry
+    from orderflow.worker import Worker
+    from outbox_relay.dead_letters import Copier
 
 PROGRAM = "outbox-relay"
 
@@ -54,23 +56,13 @@ class Notes:
 
 
 class OutboxRelay:
-    """Delivers the outbox until asked to stop."""
+    """Delivers the outbox until asked to stop, and in between has what was skipped copied."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        outbox: Outbox,
-        producer: Producer,
-        alerts: AlertBook,
-        stop: StopFlag,
-        heartbeat: Heartbeat,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, worker: Worker, outbox: Outbox, producer: Producer, copier: Copier) -> None:
+        self._settings, self._alerts, self._stop, self._heartbeat = worker
         self._outbox = outbox
         self._producer = producer
-        self._alerts = alerts
-        self._stop = stop
-        self._heartbeat = heartbeat
+        self._copier = copier
         self._counts: Counter[str] = Counter()
         self._raised: Counter[int] = Counter()
         self._kept_house_at = 0.0
@@ -83,8 +75,11 @@ class OutboxRelay:
             self._alerts.resolve(Cause.TOPIC_MISCONFIGURED, "The topic was verified.")
             while not self._stop:
                 self._turn()
+                self._copier.turn()
+                self._counts["dead_letters"] = self._copier.copied
         finally:
             self._heartbeat.beat("draining")
+            self._copier.close()
             self._producer.drop()
             self._outbox.close()
 
@@ -134,7 +129,7 @@ class OutboxRelay:
     # Sending.
 
     def _send(self, entries: Sequence[Entry], notes: Notes) -> None:
-        """Send round after round, in each the first event of every order; an order that fails is left alone."""
+        """Send round after round, in each the first of every lane; a lane that fails is left alone."""
         until = time.monotonic() + NOTE_EVERY_S
         left = list(entries)
         while left and not self._stop and time.monotonic() < until:
@@ -144,14 +139,14 @@ class OutboxRelay:
                 if isinstance(result, Published):
                     notes.delivered.append((entry.seq, result.partition, result.offset))
                     continue
-                failed.add(entry.order_id)
+                failed.add(entry.lane)
                 if isinstance(result, Unacknowledged) and not entry.sent:
                     notes.sent.append(entry.seq)
                 if isinstance(result, Rejected):
                     notes.held.append((entry.seq, str(result)))
                 else:
                     notes.error = result
-            left = [entry for entry in left if entry.order_id not in failed]
+            left = [entry for entry in left if entry.lane not in failed]
 
     def _results(self, group: Sequence[Entry]) -> list[Result]:
         """Send a group; where that raises an error that nobody foresaw, each event alone."""
@@ -212,12 +207,12 @@ class OutboxRelay:
 
 
 def _first_of_each(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Part the first event of each order from the others."""
+    """Part the first of each lane from the others."""
     first: dict[str, Entry] = {}
     later = []
     for entry in entries:
-        if entry.order_id in first:
+        if entry.lane in first:
             later.append(entry)
         else:
-            first[entry.order_id] = entry
+            first[entry.lane] = entry
     return list(first.values()), later
