@@ -5,15 +5,18 @@ set is in docs/adr, records 2 (publishing), 3 (reading) and 9 (the network clien
 """
 
 from orderflow.broker.clients import reachable
+from orderflow.broker.fetching import End
 from orderflow.broker.producer import Producer
 from orderflow.broker.subscription import Subscription, locate_unreadable
-from orderflow.broker.topic import PARTITIONS, Topic, ensure_topic, partition_of
+from orderflow.broker.topic import PARTITIONS, Topic, ensure_dead_letter_topic, ensure_topic, partition_of
 
 __all__ = [
     "PARTITIONS",
+    "End",
     "Producer",
     "Subscription",
     "Topic",
+    "ensure_dead_letter_topic",
     "ensure_topic",
     "locate_unreadable",
     "partition_of",

@@ -19,7 +19,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.record.util import calc_crc32c
 
-from orderflow.headers import damage, nullable, to_bytes, to_varint, varint
+from orderflow.headers import NULL, damage, nullable, to_bytes, to_varint, varint
 from orderflow.records import Record
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 #: Older formats cannot be on a topic that a broker from 4.0 on has.
 FORMAT = 2
+
+#: What a batch may hold when it is unpacked. A broker bounds the packed size alone, and 30 KB can hold a gigabyte.
+BATCH_MAX_BYTES = 128 * 1024 * 1024
 
 #: In front of the checksum: base offset, length of what follows, leader epoch (the broker's to set), format.
 _PREFIX = struct.Struct(">qiib")
@@ -51,14 +54,15 @@ def encode_batch(messages: Sequence[Message], now_ms: int) -> bytes:
     """Write the messages as one batch, uncompressed, all at one time in ms since the epoch."""
     parts: list[bytes] = []
     for delta, message in enumerate(messages):
+        key, value = message.key, message.value
         record = b"".join(
             (
                 b"\0\0",  # no attributes, no time behind the first
                 to_varint(delta),
-                to_varint(len(message.key)),
-                message.key,
-                to_varint(len(message.value)),
-                message.value,
+                NULL if key is None else to_varint(len(key)),
+                key or b"",
+                NULL if value is None else to_varint(len(value)),
+                value or b"",
                 to_bytes(message.headers),
             )
         )
@@ -100,6 +104,11 @@ def _records(batch: DefaultRecordBatch, partition: int) -> Iterator[Record]:
 
     """
     batch._maybe_uncompress()  # noqa: SLF001 (the codecs are behind it)
+    if len(batch._buffer) > BATCH_MAX_BYTES:  # noqa: SLF001
+        raise CorruptRecordError(
+            f"The batch at offset {batch.base_offset} has {len(batch._buffer):,} bytes when it is unpacked; "  # noqa: SLF001
+            f"{BATCH_MAX_BYTES:,} are read."
+        )
     payload, at = bytes(batch._buffer), batch._pos  # noqa: SLF001
     previous, last = -1, batch.last_offset_delta
     first_offset, first_time = batch.base_offset, batch.first_timestamp

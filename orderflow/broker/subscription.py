@@ -1,5 +1,8 @@
 """Reading the topic: from the offsets in the store, never past a record unseen, never from Kafka's own offsets.
 
+A subscription reads one log, and ends where that is in doubt (`orderflow.broker.fetching`): the next one begins at the
+records that were applied last, and only their being there shows that it is the same log.
+
 Three traps of kafka-python 3.0 shape this module. With an offset reset policy the client walks past a truncated log
 with an INFO line, so there is none. A batch that cannot be read raises out of ``poll()``, does not say where, and the
 next ``poll()`` spins for ever, so such a consumer is dropped at once and `locate_unreadable` looks with one of its own.
@@ -17,7 +20,8 @@ from kafka import errors as kafka_errors
 
 from orderflow.broker.batches import read_with_our_reader
 from orderflow.broker.clients import milliseconds, shared_options
-from orderflow.errors import BrokerError, LogReplaced, Unreadable
+from orderflow.broker.fetching import End, PinnedFetcher
+from orderflow.errors import BrokerError, LogInDoubt, LogReplaced, Unreadable
 from orderflow.records import Position, UnreadableRecord
 
 if TYPE_CHECKING:
@@ -49,7 +53,10 @@ DAMAGE = (kafka_errors.CorruptRecordError, kafka_errors.UnsupportedCodecError)
 
 
 class Subscription:
-    """A member of the consumer group. `positions` is shared with the caller, who moves it after each commit."""
+    """A member of the consumer group. `positions` is shared with the caller, who moves it after each commit.
+
+    `seen` has the `ends()` of the subscription before, when that one came to doubt the log.
+    """
 
     def __init__(
         self,
@@ -57,16 +64,20 @@ class Subscription:
         topic: Topic,
         positions: dict[int, Position],
         on_assigned: Callable[[Collection[int]], None] = lambda _: None,
+        seen: Mapping[int, End] | None = None,
     ) -> None:
         self.positions = positions
+        self._settings = settings
         self._topic = topic
+        self._seen = {number: end for number, end in (seen or {}).items() if self._lags_behind(number, end)}
         self._timeout_ms = milliseconds(settings.poll_timeout_s)
         self._max_records = settings.poll_max_records
         self._unverified: set[int] = set()
         self._committed_at = 0.0
         self._heard_at = time.monotonic()
-        self._consumer = _consumer(
+        self._consumer, self._fetcher = _consumer(
             settings,
+            topic,
             "order-consumer",
             group_id=settings.consumer_group,
             # A static member that was killed comes back at once instead of after the session's timeout.
@@ -74,6 +85,8 @@ class Subscription:
             session_timeout_ms=milliseconds(settings.session_timeout_s),
             heartbeat_interval_ms=milliseconds(settings.session_timeout_s / 5),
             max_poll_records=self._max_records,
+            # With each look at the metadata the topic's id is seen, also while nothing is fetched.
+            metadata_max_age_ms=milliseconds(settings.log_check_s),
         )
         _wait_between_polls(self._consumer)
         listener = _SeekToStore(self._consumer, positions, self._unverified, on_assigned)
@@ -84,24 +97,37 @@ class Subscription:
 
         Raises:
             Unreadable: a batch cannot be read.
+            LogInDoubt: it may not be the same log any more; subscribe again, which finds out.
             LogReplaced: the log does not hold what was applied from it.
             BrokerError: Kafka refuses this consumer; wait, and subscribe again.
 
         """
+        if self._seen:
+            _verify_ends(self._settings, self._topic, self._seen)
+            self._seen = {}
         try:
             polled = self._consumer.poll(timeout_ms=self._timeout_ms)
         except OUT_OF_RANGE as error:
-            raise LogReplaced(f"The log no longer holds the offsets that were applied: {error}") from error
+            raise self._out_of_range(error) from error
         except Exception as error:
             if not _is_damage(error):
                 raise BrokerError(f"Kafka refuses this consumer: {error}") from error
             raise Unreadable(f"{type(error).__name__}: {error}", self._reached()) from error
+        if (doubt := self._fetcher.doubt()) is not None:
+            raise LogInDoubt(doubt)
         if polled:
             self._heard_at = time.monotonic()
         records: list[Record] = []
         for partition, found in polled.items():
             records += self._verify(partition.partition, found) if partition.partition in self._unverified else found
         return records
+
+    def _out_of_range(self, error: kafka_errors.KafkaError) -> LogInDoubt | LogReplaced:
+        """Judge an offset that the log does not have: it is lost only when that of a record that was applied is."""
+        anchors = self._unverified & self.positions.keys()
+        if isinstance(error, kafka_errors.OffsetOutOfRangeError) and any(p.partition in anchors for p in error.args[0]):
+            return LogReplaced(f"The log no longer holds the offsets that were applied: {error}")
+        return LogInDoubt(str(error))
 
     def _verify(self, partition: int, records: list[Record]) -> list[Record]:
         """Compare the first record with the anchor, and drop it: it was applied before."""
@@ -124,6 +150,14 @@ class Subscription:
         stored = {partition: position.next_offset for partition, position in self.positions.items()}
         found = {p.partition: self._consumer.position(p, timeout_ms=0) for p in self._consumer.assignment()}
         return stored | {partition: offset for partition, offset in found.items() if offset is not None}
+
+    def _lags_behind(self, number: int, end: End) -> bool:
+        position = self.positions.get(number)
+        return end.leader_epoch >= 0 and end.offset > (position.next_offset if position else 0)
+
+    def ends(self) -> dict[int, End]:
+        """Tell how far the partitions were seen to reach: their records up to there were acknowledged."""
+        return self._seen or dict(self._fetcher.ends)
 
     def lag(self) -> int:
         """Count the records that wait behind the ones that were applied, as far as their partitions are known."""
@@ -181,6 +215,36 @@ class _SeekToStore(ConsumerRebalanceListener):
         self._on_assigned([p.partition for p in assigned])
 
 
+def _verify_ends(settings: Settings, topic: Topic, ends: Mapping[int, End]) -> None:
+    """Make sure that the log still reaches as far as it was seen to, with the records of that time.
+
+    What was not applied yet has no anchor. But a broker knows where each epoch of its leaders ended, and a cut moves
+    that: kafka-python asks for it when it is told the epoch of an offset.
+
+    Raises:
+        LogInDoubt: Kafka did not say.
+        LogReplaced: it does not.
+
+    """
+    consumer, fetcher = _consumer(settings, topic, "order-consumer-probe", fetch_max_wait_ms=1)
+    try:
+        partitions = {TopicPartition(topic.name, number): end for number, end in ends.items()}
+        consumer.assign(list(partitions))
+        for partition, end in partitions.items():
+            consumer.seek(partition, OffsetAndMetadata(end.offset, "", end.leader_epoch))
+        deadline = time.monotonic() + settings.kafka_request_timeout_s
+        while fetcher.ends.keys() != ends.keys():
+            consumer.poll(timeout_ms=milliseconds(LEAST_WAIT_S), max_records=1)
+            if fetcher.doubt() is not None or time.monotonic() > deadline:
+                raise LogInDoubt(fetcher.doubt() or "Kafka did not say where its partitions end")
+    except OUT_OF_RANGE as error:
+        raise LogReplaced(f"Records are gone that were there and had not been applied yet: {error}") from error
+    except kafka_errors.KafkaError as error:
+        raise LogInDoubt(f"Kafka did not say where its partitions end: {error}") from error
+    finally:
+        consumer.close(autocommit=False, timeout_ms=1_000)
+
+
 def locate_unreadable(
     settings: Settings, topic: Topic, reached: Mapping[int, int], goes_on: Callable[[], bool] = lambda: True
 ) -> list[UnreadableRecord]:
@@ -200,16 +264,16 @@ def locate_unreadable(
             for _ in range(1 + settings.unreadable_retries):
                 if not goes_on():
                     return found
-                error = error and _try_to_read(settings, partition, at)
+                error = error and _try_to_read(settings, topic, partition, at)
             if error is None:
                 break
             found.append(UnreadableRecord(number, at, error))
     return found
 
 
-def _try_to_read(settings: Settings, partition: TopicPartition, offset: int) -> str | None:
+def _try_to_read(settings: Settings, topic: Topic, partition: TopicPartition, offset: int) -> str | None:
     """Read one record; its error, or None when it can be read or nothing is there."""
-    consumer = _consumer(settings, "order-consumer-probe", max_poll_records=1)
+    consumer, _ = _consumer(settings, topic, "order-consumer-probe", max_poll_records=1)
     try:
         consumer.assign([partition])
         consumer.seek(partition, offset)
@@ -242,7 +306,8 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, DAMAGE) or not isinstance(error, kafka_errors.KafkaError)
 
 
-def _consumer(settings: Settings, client_id: str, **more: Any) -> KafkaConsumer:
+def _consumer(settings: Settings, topic: Topic, client_id: str, **more: Any) -> tuple[KafkaConsumer, PinnedFetcher]:
+    """Make a consumer that can fetch nothing but this very topic."""
     options = shared_options(settings, client_id) | {
         "metrics_enabled": False,
         "enable_auto_commit": False,
@@ -251,6 +316,7 @@ def _consumer(settings: Settings, client_id: str, **more: Any) -> KafkaConsumer:
         "request_timeout_ms": milliseconds(max(settings.kafka_request_timeout_s, settings.session_timeout_s + 1)),
         "fetch_max_wait_ms": min(500, milliseconds(settings.poll_timeout_s)),
     }
-    consumer = KafkaConsumer(**options, **more)
+    consumer = KafkaConsumer(**options | more)
+    consumer._fetcher = fetcher = PinnedFetcher(consumer, topic)  # noqa: SLF001 (it has no setting for it)
     read_with_our_reader(consumer)
-    return consumer
+    return consumer, fetcher

@@ -1,4 +1,4 @@
-"""The topic: created once, verified by everyone who needs it."""
+"""The topic: created once, verified by everyone who needs it. And the dead-letter topic, which is only created."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ CONFIG = {
 }
 
 
+#: What the dead-letter topic takes: a record as large as the orders' topic takes, and what is told of it in headers.
+DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
 @dataclass(frozen=True)
 class Topic:
     """A topic as it was found: its name, Kafka's id of this very topic, and its number of partitions."""
@@ -56,17 +62,39 @@ def ensure_topic(settings: Settings, client_id: str) -> Topic:
     """
     try:
         with _Admin(settings, client_id) as admin:
-            found = _describe(admin, settings.topic)
-            if found is None:
-                _create(admin, settings)
-                found = _describe(admin, settings.topic)
-            if found is None:
-                raise BrokerError(f"The topic {settings.topic!r} was created, but is not there yet.")
+            found = _find_or_create(admin, settings.topic, settings.kafka_replication_factor, CONFIG)
             _verify(admin, found, settings.bootstrap[0])
             _wait_for_leaders(admin, found)
             return found
     except kafka_errors.KafkaError as error:
         raise BrokerError(f"Kafka at {settings.kafka_bootstrap_servers} did not answer: {error}") from error
+
+
+def ensure_dead_letter_topic(settings: Settings, client_id: str) -> Topic:
+    """Create the dead-letter topic if it is not there. One that is there is taken as it is.
+
+    Raises:
+        BrokerError: Kafka does not answer, or does not let us; try again.
+
+    """
+    name = settings.dead_letter_topic_name
+    try:
+        with _Admin(settings, client_id) as admin:
+            config = dead_letter_config(settings.dead_letter_retention_days)
+            found = _find_or_create(admin, name, settings.kafka_replication_factor, config)
+            _wait_for_leaders(admin, found)
+            return found
+    except kafka_errors.KafkaError as error:
+        raise BrokerError(f"The topic {name!r} cannot be made sure of: {error}") from error
+
+
+def dead_letter_config(retention_days: int) -> dict[str, str]:
+    """Give the settings of a dead-letter topic that is created."""
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(retention_days * DAY_MS),
+        "max.message.bytes": str(DEAD_LETTER_MAX_BYTES),
+    }
 
 
 class _Admin:
@@ -111,14 +139,16 @@ def _describe(admin: KafkaAdminClient, name: str) -> Topic | None:
     return Topic(name, str(answer["topic_id"]), len(answer["partitions"]))
 
 
-def _create(admin: KafkaAdminClient, settings: Settings) -> None:
-    wanted = {
-        "num_partitions": PARTITIONS,
-        "replication_factor": settings.kafka_replication_factor,
-        "configs": CONFIG,
-    }
-    with suppress(kafka_errors.TopicAlreadyExistsError):  # Another process was quicker.
-        admin.create_topics({settings.topic: wanted}, wait_for_metadata=True)
+def _find_or_create(admin: KafkaAdminClient, name: str, replication_factor: int, config: dict[str, str]) -> Topic:
+    found = _describe(admin, name)
+    if found is None:
+        wanted = {"num_partitions": PARTITIONS, "replication_factor": replication_factor, "configs": config}
+        with suppress(kafka_errors.TopicAlreadyExistsError):  # Another process was quicker.
+            admin.create_topics({name: wanted}, wait_for_metadata=True)
+        found = _describe(admin, name)
+    if found is None:
+        raise BrokerError(f"The topic {name!r} was created, but is not there yet.")
+    return found
 
 
 def _verify(admin: KafkaAdminClient, topic: Topic, bootstrap: str) -> None:

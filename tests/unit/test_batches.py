@@ -51,15 +51,15 @@ def taken(data: bytes, fetch_offset: int = 0) -> list[Record]:
 @given(
     st.lists(
         st.tuples(
-            st.binary(max_size=100),
-            st.binary(max_size=300) | st.integers(4_000, 20_000).map(bytes),
-            st.lists(st.tuples(st.text(max_size=80), st.binary(max_size=200)), max_size=9),
+            st.none() | st.binary(max_size=100),
+            blobs | st.integers(4_000, 20_000).map(bytes),
+            st.lists(st.tuples(st.text(max_size=80), blobs), max_size=9),
         ),
         min_size=1,
         max_size=140,
     )
 )
-def test_it_writes_what_kafka_python_writes(records: list[tuple[bytes, bytes, list[tuple[str, bytes]]]]) -> None:
+def test_it_writes_what_kafka_python_writes(records: list[Made]) -> None:
     """Byte for byte, but for the leader's epoch, which is the broker's to set: -1, as Kafka's own producer says."""
     messages = [Message(key, value, tuple(pairs), "o", "e") for key, value, pairs in records]
 

@@ -1,4 +1,4 @@
-"""The log lines of a skip and of a control."""
+"""The log lines of what came of a record: an event, a skip, a control."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ from orderflow.controls import Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orderflow.store.rows import ControlRow, SkippedRow
+    from orderflow.store.rows import ControlRow, HistoryRow, SkippedRow
 
 log = structlog.get_logger("order-consumer")
+
+
+def tell_event(topic: str, entry: HistoryRow) -> None:
+    """Say that an event was applied, or is a copy."""
+    if entry.outcome == "skipped":
+        return
+    log.info(
+        "order.event_applied" if entry.outcome == "applied" else "order.event_duplicate",
+        type=entry.type, topic=topic, partition=entry.partition, offset=entry.offset,
+        order_id=entry.order_id, event_id=entry.event_id, trace_id=entry.trace_id,
+    )  # fmt: skip
 
 
 def tell_skipped(topic: str, row: SkippedRow) -> None:

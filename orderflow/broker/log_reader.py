@@ -1,0 +1,177 @@
+"""Reading the log itself, partition by partition, from its beginning to a given offset: no group, no offsets of its own.
+
+The traps of kafka-python that `orderflow.broker.subscription` names hold here, too. And one more: in an outage ``poll()``
+gives nothing without a word, so the wait for the next record is bounded.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+
+from orderflow.broker.batches import read_with_our_reader
+from orderflow.broker.clients import milliseconds, reachable, shared_options
+from orderflow.broker.subscription import DAMAGE, locate_unreadable
+from orderflow.broker.topic import Topic, _Admin, _describe
+from orderflow.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orderflow.records import Record, UnreadableRecord
+    from orderflow.settings import Settings
+
+#: Bytes of one partition that are fetched at a time, and records that are handed on at a time.
+FETCH_BYTES = 4 * 1024 * 1024
+RECORDS_AT_ONCE = 2_000
+
+#: How long the client sleeps where it has nothing to ask for, as after each assignment. Its default is 100 ms.
+RETRY_MS = 10
+
+#: How many times the request timeout may pass without a record or a step forward.
+PATIENCE = 4
+
+
+class Span(NamedTuple):
+    """The offsets that a partition holds: from ``begin`` to the one before ``end``."""
+
+    begin: int
+    end: int
+
+
+def find_topic(settings: Settings, client_id: str) -> Topic | None:
+    """Describe the topic of the settings; None when there is none. It is not made.
+
+    Raises:
+        BrokerError: Kafka does not answer.
+
+    """
+    try:
+        with _Admin(settings, client_id) as admin:
+            return _describe(admin, settings.topic)
+    except kafka_errors.KafkaError as error:
+        raise BrokerError(f"Kafka at {settings.kafka_bootstrap_servers} did not answer: {error}") from error
+
+
+class LogReader:
+    """Reads a topic that exists. Not thread-safe."""
+
+    def __init__(self, settings: Settings, topic: Topic, client_id: str) -> None:
+        self.topic = topic
+        self._settings = settings
+        self._client_id = client_id
+        self._patience_s = PATIENCE * settings.kafka_request_timeout_s
+        self._consumer = self._new_consumer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def spans(self) -> dict[int, Span]:
+        """Tell what each partition holds now.
+
+        Raises:
+            BrokerError: Kafka does not answer.
+
+        """
+        partitions = [TopicPartition(self.topic.name, number) for number in range(self.topic.partitions)]
+        timeout_ms = milliseconds(self._patience_s)
+        try:
+            begins = self._consumer.beginning_offsets(partitions, timeout_ms)
+            ends = self._consumer.end_offsets(partitions, timeout_ms)
+        except kafka_errors.KafkaError as error:
+            raise BrokerError(f"Kafka did not say what the topic {self.topic.name!r} holds: {error}") from error
+        return {one.partition: Span(begins[one], ends[one]) for one in partitions}
+
+    def read(self, number: int, begin: int, end: int) -> Iterator[Record | UnreadableRecord]:
+        """Give what a partition holds from one offset to another, in sequence; what cannot be read as its place.
+
+        Raises:
+            BrokerError: Kafka gives nothing more, or refuses to be read.
+
+        """
+        partition = TopicPartition(self.topic.name, number)
+        at = begin
+        while at < end:
+            self._consumer.assign([partition])
+            self._consumer.seek(partition, at)
+            try:
+                for record in self._polled(partition, at, end):
+                    yield record
+                    at = record.offset + 1
+            except _Unreadable as damage:
+                at = max(at, damage.reached)
+            else:
+                return
+            self._renew()  # A client that met such a batch spins for ever.
+            found = locate_unreadable(self._settings, self.topic, {number: at})
+            for unreadable in found:
+                if unreadable.offset < end:
+                    yield unreadable
+                at = unreadable.offset + 1
+
+    def _polled(self, partition: TopicPartition, at: int, end: int) -> Iterator[Record]:
+        heard_at = time.monotonic()
+        while at < end:
+            try:
+                polled = self._consumer.poll(timeout_ms=milliseconds(self._settings.poll_timeout_s))
+                reached = self._consumer.position(partition, timeout_ms=0) or at
+            except DAMAGE as error:
+                raise _Unreadable(self._consumer.position(partition, timeout_ms=0) or at) from error
+            except kafka_errors.KafkaError as error:
+                raise BrokerError(f"Kafka does not let partition {partition.partition} be read: {error}") from error
+            except Exception as error:
+                raise _Unreadable(self._consumer.position(partition, timeout_ms=0) or at) from error
+            for record in polled.get(partition, ()):
+                if record.offset >= end:
+                    return
+                yield record
+            if reached > at:
+                at, heard_at = reached, time.monotonic()
+            elif time.monotonic() - heard_at > self._patience_s:
+                raise BrokerError(self._silence(partition.partition, at, end))
+
+    def _silence(self, number: int, at: int, end: int) -> str:
+        where = f"partition {number} of the topic {self.topic.name!r} behind offset {at}, which should end at {end}"
+        who = (
+            "Kafka"
+            if reachable(self._settings)
+            else f"No broker takes connections, and Kafka at {self._settings.kafka_bootstrap_servers}"
+        )
+        return f"{who} gave nothing of {where} for {self._patience_s:g} s; see whether it runs, and try again"
+
+    def _renew(self) -> None:
+        self._close()
+        self._consumer = self._new_consumer()
+
+    def _close(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=1_000)
+
+    def _new_consumer(self) -> KafkaConsumer:
+        consumer = KafkaConsumer(
+            **shared_options(self._settings, self._client_id),
+            metrics_enabled=False,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            allow_auto_create_topics=False,
+            request_timeout_ms=milliseconds(self._settings.kafka_request_timeout_s),
+            fetch_max_wait_ms=min(500, milliseconds(self._settings.poll_timeout_s)),
+            retry_backoff_ms=RETRY_MS,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            max_poll_records=RECORDS_AT_ONCE,
+        )
+        read_with_our_reader(consumer)
+        return consumer
+
+
+class _Unreadable(Exception):
+    """A batch cannot be read; reading had come to an offset."""
+
+    def __init__(self, reached: int) -> None:
+        super().__init__(reached)
+        self.reached = reached

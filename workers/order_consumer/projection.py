@@ -1,3 +1,0 @@
-from orderflow.projection import Projected, Projection, runs
-
-__all__ = ["Projected", "Projection", "runs"]
