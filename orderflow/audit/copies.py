@@ -1,0 +1,127 @@
+"""Copies of the two databases, each of one moment, that nobody writes while they are read.
+
+A copy's file is removed from its folder as soon as it is open: it is gone with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from orderflow.errors import StoreError, StoreIncompatible, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orderflow.settings import Settings
+
+#: The versions of the tables that the audit knows.
+ORDERS_VERSIONS, OUTBOX_VERSIONS = (2,), (1, 2)
+
+#: What is left free on the disk, for those who work there.
+SPARE_BYTES = 64 * 1024 * 1024
+
+#: Pages that are copied at a time: between two times Ctrl-C is heard.
+PAGES_AT_ONCE = 4_096
+
+CACHE_KIB = 32 * 1024
+
+
+@contextmanager
+def copied(settings: Settings) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection | None]]:
+    """Give copies of orders.db and outbox.db, in this sequence; None where there is no outbox.
+
+    Raises:
+        StoreError: there is no such file, no room for a copy, or another version of orderflow has written it.
+
+    """
+    orders, outbox = settings.orders_db, settings.outbox_db
+    if not orders.exists():
+        raise StoreUnavailable(f"there is no {orders}; run this in the stack's folder, or name that with --stack DIR")
+    _make_sure_of_room(settings.var, [orders, orders.with_name(orders.name + "-wal"), outbox])
+    with closing(copy(orders, settings.var, ORDERS_VERSIONS, settings.store_busy_timeout_s)) as first:
+        if not outbox.exists():
+            yield first, None
+            return
+        with closing(copy(outbox, settings.var, OUTBOX_VERSIONS, settings.outbox_busy_timeout_s)) as second:
+            yield first, second
+
+
+def copy(path: Path, folder: Path, versions: tuple[int, ...], busy_timeout_s: float) -> sqlite3.Connection:
+    """Copy a database as it is at one moment; its writers go on, or wait for as long as this takes.
+
+    Raises:
+        StoreError: it cannot be read or copied.
+
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="audit-", dir=folder) as made:
+            target = sqlite3.connect(Path(made) / path.name, isolation_level=None)
+            try:
+                _fill(target, path, busy_timeout_s)
+            except BaseException:
+                target.close()
+                raise
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"{path} cannot be copied: {error}") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be copied to {folder}: {error}") from error
+    (found,) = target.execute("PRAGMA user_version").fetchone()
+    if found not in versions:
+        target.close()
+        read = " and ".join(map(str, versions))
+        raise StoreIncompatible(f"{path} has schema version {found}, and this audit reads version {read}")
+    return target
+
+
+def scratch(folder: Path, table: str) -> sqlite3.Connection:
+    """Make a database of this process alone, with one table, for what would take much memory.
+
+    Raises:
+        StoreError: there is no room for it.
+
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="audit-", dir=folder) as made:
+            connection = sqlite3.connect(Path(made) / "scratch.db", isolation_level=None)
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute(table)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"there is no room for the audit in {folder}: {error}") from error
+    return connection
+
+
+def _fill(target: sqlite3.Connection, path: Path, busy_timeout_s: float) -> None:
+    """Copy in one read transaction. Afterwards the copy needs no file beside it."""
+    mode = "ro" if _has_wal(path) else "rw"  # A rollback journal that was left behind is played back by a writer only.
+    target.execute("PRAGMA synchronous = OFF")
+    uri = f"file:{quote(str(path))}?mode={mode}"
+    with closing(sqlite3.connect(uri, uri=True, timeout=busy_timeout_s, isolation_level=None)) as source:
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        source.backup(target, pages=PAGES_AT_ONCE, progress=lambda *_: None, sleep=0)
+    target.execute("PRAGMA locking_mode = EXCLUSIVE")
+    target.execute("PRAGMA journal_mode = MEMORY")
+    target.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+
+
+def _has_wal(path: Path) -> bool:
+    """Tell from a database's header whether it has a write-ahead log."""
+    with path.open("rb") as file:
+        return file.read(20)[18:19] == b"\x02"
+
+
+def _make_sure_of_room(folder: Path, files: list[Path]) -> None:
+    needed = sum(path.stat().st_size for path in files if path.exists()) + SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StoreError(
+            f"the audit copies both databases to {folder}, which takes {needed / 2**20:.0f} MiB, and there are "
+            f"{free / 2**20:.0f} MiB free; make room, and run it again"
+        )

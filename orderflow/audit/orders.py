@@ -1,0 +1,127 @@
+"""The rows of orders beside what their histories make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orderflow.audit.compare import told
+from orderflow.audit.differences import Findings, Kind, difference
+from orderflow.audit.fold import History, Place, cart_hash
+from orderflow.audit.keys import PARTITIONS, partition_of
+from orderflow.audit.wire import Created, Item, read
+
+if TYPE_CHECKING:
+    from orderflow.audit.partition import Partition
+    from orderflow.audit.rows import OrderRow, OrdersCopy
+
+_items = msgspec.json.Decoder(tuple[Item, ...])
+
+
+class OrdersCheck:
+    """Compares orders, partition by partition. What was found where it does not belong is settled at the end."""
+
+    def __init__(self, copy: OrdersCopy, findings: Findings) -> None:
+        self.compared = 0
+        self._copy = copy
+        self._findings = findings
+        #: Rows that name a partition which is not their order's, and orders whose row was looked for elsewhere.
+        self._strays: list[OrderRow] = []
+        self._found_elsewhere: set[str] = set()
+
+    def check(self, partition: Partition) -> None:
+        """Compare the orders of a partition whose histories are complete."""
+        orders, left = partition.model.orders, set()
+        left = {history.order_id for history in orders.values() if history.made is not None}
+        self.compared += len(left)
+        for row in self._copy.orders(partition.number):
+            history = orders.get(row.order_id.encode())
+            if history is not None and history.made is not None:
+                left.discard(row.order_id)
+                self._compare(partition, history, history.made, row)
+            elif partition_of(row.order_id.encode()) == partition.number:
+                self._invented(row)
+            else:
+                self._strays.append(row)
+        for order_id in sorted(left):
+            self._look_for(partition, orders[order_id.encode()])
+
+    def finish(self) -> None:
+        """Tell of the rows that no order claims."""
+        for row in (*self._strays, *self._copy.orders_elsewhere(PARTITIONS)):
+            if row.order_id not in self._found_elsewhere:
+                self._invented(row)
+
+    def _invented(self, row: OrderRow) -> None:
+        place = f"{row.last_epoch}-{row.last_partition}-{row.last_offset}"
+        self._findings.add(difference(Kind.ORDER_INVENTED, row.order_id, place, "no order", f"an order, {row.status}"))
+
+    def _look_for(self, partition: Partition, history: History) -> None:
+        row, made, latest = self._copy.order(history.order_id), history.made, history.latest
+        if made is None or latest is None:
+            return
+        if row is not None:
+            self._found_elsewhere.add(row.order_id)
+            self._compare(partition, history, made, row)
+            return
+        place = _place_id(partition.number, latest)
+        said = f"an order, {history.status}"
+        self._findings.add(difference(Kind.ORDER_MISSING, history.order_id, place, said, "no row of orders"))
+
+    def _compare(self, partition: Partition, history: History, made: Place, row: OrderRow) -> None:
+        latest = history.latest or made
+        total = row.total_minor
+        if (
+            row[7:] == (history.status, latest.epoch, partition.number, latest.offset, latest.logged_at)
+            and row.shipping_minor == (total * 2 + 50) // 100
+            and cart_hash(row.customer_id, row.order_date, row.currency, _decoded(row.items), total) == made.cart
+        ):
+            return
+        wanted = self._cart(partition.number, made) | {
+            "status": history.status,
+            "last_epoch": latest.epoch,
+            "last_partition": partition.number,
+            "last_offset": latest.offset,
+            "updated_at": latest.logged_at,
+        }
+        found = row._asdict() | {"items": _decoded(row.items)}
+        changed = [(name, value, found[name]) for name, value in wanted.items() if found[name] != value]
+        said = told([(name, _plain(a), _plain(b)) for name, a, b in changed]) if changed else _UNKNOWN
+        place = _place_id(partition.number, latest)
+        self._findings.add(difference(Kind.ORDER_CHANGED, history.order_id, place, *said))
+
+    def _cart(self, number: int, made: Place) -> dict[str, Any]:
+        """Read once more what the create says, which only its hash was kept of."""
+        row = self._copy.history_at(made.epoch, number, made.offset)
+        event = read(row[4]) if row else None
+        if not isinstance(event, Created):
+            return {}
+        cart = event.order
+        return {
+            "customer_id": cart.customer_id,
+            "order_date": cart.date,
+            "currency": cart.currency,
+            "items": cart.items,
+            "total_minor": cart.total_cents,
+            "shipping_minor": cart.shipping_cents,
+        }
+
+
+#: Where the create itself was changed in history, which is told by itself.
+_UNKNOWN = ("what the create on the topic says", "another customer, date, currency, cart or total")
+
+
+def _decoded(items: bytes) -> tuple[Item, ...] | bytes:
+    try:
+        return _items.decode(items)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return items
+
+
+def _plain(value: object) -> object:
+    return msgspec.json.encode(value).decode() if isinstance(value, tuple) else value
+
+
+def _place_id(partition: int, place: Place) -> str:
+    return f"{place.epoch}-{partition}-{place.offset}"
