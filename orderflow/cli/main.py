@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from orderflow.cli import alerts, outbox, skipped, stack
+from orderflow.cli.audit import audit
 from orderflow.cli.config import config
 from orderflow.cli.demo import demo
 from orderflow.cli.load import load
@@ -23,6 +24,7 @@ app.command()(config)
 app.command()(demo)
 app.command()(load)
 app.command()(rebuild)
+app.command()(audit)
 app.add_typer(stack.app, name="stack")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(skipped.app, name="skipped")

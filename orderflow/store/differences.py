@@ -77,9 +77,7 @@ def _questions(table: str, dumped: _Dumped) -> dict[str, str]:
     }
 
 
-def _examples(
-    tables: SecondSet, table: str, dumped: _Dumped, kind: Any, sql: str, at_most: int
-) -> list[Difference]:
+def _examples(tables: SecondSet, table: str, dumped: _Dumped, kind: Any, sql: str, at_most: int) -> list[Difference]:
     columns = [f"{side}.{name}" for side in ("old", "new") for name in dumped.columns]
     rows = tables.first(f"SELECT {', '.join(columns)} {sql} LIMIT ?", (at_most,)).fetchall()
     return [_difference(table, dumped, kind, row) for row in rows]

@@ -22,7 +22,7 @@ from cart_service.app import Parts, make_service
 from order_service.app import make_app as make_order_app
 from orderflow.alerts import Cause
 from orderflow.broker import PARTITIONS
-from orderflow.broker.topic import CONFIG
+from orderflow.broker.topic import CONFIG, dead_letter_config
 from orderflow.cli.main import app as cli
 from orderflow.events import TYPES, SkipReason
 from orderflow.settings import Settings, variable
@@ -402,6 +402,17 @@ def test_the_topic_is_described_as_it_is_made() -> None:
     assert f"| partitions | {PARTITIONS}, " in text
     missing = [name for name in (*CONFIG, *TYPES.values(), Settings().topic) if f"`{name}`" not in text]
     assert missing == []
+
+
+def test_the_dead_letter_topic_is_described_as_it_is_made() -> None:
+    section = _read(DOCS / "events.md").partition("## Dead letters")[2]
+    config = dead_letter_config(Settings().dead_letter_retention_days)
+
+    assert f"`{Settings().dead_letter_topic_name}`" in section
+    assert f"{PARTITIONS} partitions" in section
+    assert f"`max.message.bytes={config['max.message.bytes']}`" in section
+    assert f"`cleanup.policy={config['cleanup.policy']}`" in section
+    assert "`retention.ms`" in section
 
 
 # Metrics.
