@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ceilings
+import checking
 import filling
 import phases
 import psutil
@@ -64,6 +65,7 @@ def measure_all(stack: Stack, folder: Path) -> list[Figure]:
     """Go through the phases."""
     return [
         *_applying(stack, folder),
+        *_checking(stack),
         *_reading(stack),
         *_creating(stack),
         *_readable(stack),
@@ -92,6 +94,11 @@ def _applying(stack: Stack, folder: Path) -> list[Figure]:
         Figure("kafka-python poll", polled, "/s"),
         Figure("SQLite inserts", inserted, "/s", note="history and order rows, 2,000 a transaction"),
     ]
+
+
+def _checking(stack: Stack) -> list[Figure]:
+    tell("auditing, and rebuilding")
+    return checking.measured(stack, EVENTS)
 
 
 def _reading(stack: Stack) -> list[Figure]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from orderflow.audit.copies import copied, scratch
+from orderflow.audit.copies import DatabaseError, copied, make_sure_of_files, scratch
 from orderflow.audit.differences import Findings, Kind, difference
 from orderflow.audit.ledger import TABLE, Ledger, LedgerWitness
 from orderflow.audit.orders import OrdersCheck
@@ -16,12 +16,13 @@ from orderflow.audit.positions import check_position, passes_over
 from orderflow.audit.rows import EpochRow, OrdersCopy
 from orderflow.audit.tally import Tally
 from orderflow.broker.log_reader import LogReader, Span, find_topic
+from orderflow.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orderflow.audit.partition import Witness
+    from orderflow.audit.rows import PositionRow
     from orderflow.records import Record, UnreadableRecord
     from orderflow.settings import Settings
 
@@ -58,22 +59,41 @@ def audit(settings: Settings, findings: Findings, progress: Progress, ledger_pat
 
     """
     started = time.monotonic()
-    with ExitStack() as opened:
-        ledger = None
-        if ledger_path is not None:
-            ledger = Ledger(opened.enter_context(closing(scratch(settings.var, TABLE))))
-            ledger.fill(ledger_path)
-        orders, outbox = opened.enter_context(copied(settings))
-        auditor = Auditor(OrdersCopy(orders), OutboxCopy(outbox), findings, ledger)
-        topic = find_topic(settings, CLIENT_ID)
-        found = "no topic" if topic is None else topic.topic_id
-        if topic is not None and auditor.knows(topic.topic_id):
-            reader = opened.enter_context(LogReader(settings, topic, CLIENT_ID))
-            auditor.compare(reader, progress)
-        else:
-            auditor.refuse(found)
-    auditor.tally.seconds = time.monotonic() - started
+    make_sure_of_files(settings)
+    try:
+        with ExitStack() as opened:
+            tally = _audit(settings, findings, progress, ledger_path, opened)
+    except DatabaseError as error:
+        raise StoreError(f"a copy in {settings.var} cannot be read: {error}") from error
+    tally.seconds = time.monotonic() - started
+    return tally
+
+
+def _audit(
+    settings: Settings, findings: Findings, progress: Progress, ledger_path: Path | None, opened: ExitStack
+) -> Tally:
+    ledger = None
+    if ledger_path is not None:
+        ledger = Ledger(opened.enter_context(closing(scratch(settings.var, TABLE))))
+        ledger.fill(ledger_path)
+    orders, outbox = opened.enter_context(copied(settings))
+    auditor = Auditor(OrdersCopy(orders), OutboxCopy(outbox), findings, ledger)
+    topic = find_topic(settings, CLIENT_ID)
+    if topic is not None and auditor.knows(topic.topic_id):
+        auditor.compare(opened.enter_context(LogReader(settings, topic, CLIENT_ID)), progress)
+    else:
+        auditor.refuse("no topic" if topic is None else topic.topic_id)
     return auditor.tally
+
+
+class Part(NamedTuple):
+    """A partition: what the log holds of it, what the copy says of it, and up to where the two are compared."""
+
+    number: int
+    span: Span
+    position: PositionRow | None
+    rows_end: int
+    end: int
 
 
 class Auditor:
@@ -101,9 +121,12 @@ class Auditor:
     def refuse(self, found: str) -> None:
         """Tell that the topic is another one, or gone; nothing else can be compared."""
         life = self._life
-        if life is None:  # There is neither a topic nor anything that was applied from one.
+        if life is not None:
+            said = f"the topic {life.topic!r} with the id {life.topic_id} (epoch {life.epoch})"
+        elif self._ledger is not None and self._ledger.lines:
+            said = "the topic that the ledger tells of"
+        else:  # There is neither a topic nor anything that was applied from one.
             return
-        said = f"the topic {life.topic!r} with the id {life.topic_id} (epoch {life.epoch})"
         self._findings.add(difference(Kind.LOG_REPLACED, None, None, said, found))
 
     def compare(self, log: Log, progress: Progress) -> None:
@@ -111,31 +134,36 @@ class Auditor:
         life = self._life
         if life is None:
             return
-        positions, spans = self._orders.positions(), log.spans()
-        orders = OrdersCheck(self._orders, self._findings)
-        ends = {}
-        for number, span in spans.items():
-            position = positions.get(number)
-            rows_end = self._orders.end(life.epoch, number)
-            ends[number] = max(rows_end, 0 if position is None else position.next_offset), rows_end
-        progress.expect(sum(max(0, min(ends[number][0], span.end) - span.begin) for number, span in spans.items()))
-        for number, span in spans.items():
-            wanted, rows_end = ends[number]
-            end = max(span.begin, min(wanted, span.end))
-            partition = Partition(self._orders, life, number, self._findings)
-            partition.take_over(span.begin)
-            outbox = OutboxWitness(self._outbox, partition, life, self._findings, self.tally.outbox)
-            told = LedgerWitness(self._ledger, partition, life, self._findings) if self._ledger else None
-            witnesses: list[Witness] = [outbox, told] if told else [outbox]
-            partition.run(log.read(number, span.begin, end), witnesses, progress.note)
-            position = positions.get(number)
-            partition.finish(passed_over=passes_over(partition, position))
-            check_position(self._findings, partition, position, span.end, rows_end)
-            orders.check(partition)
-            outbox.finish(end)
-            if told is not None:
-                for record in log.read(number, end, span.end):
-                    told.see_behind(record)
-                told.finish(self._outbox, self.tally.ledger)
-            self.tally.add(partition)
+        spans, orders = log.spans(), OrdersCheck(self._orders, self._findings)
+        for table, *place in self._orders.nowhere(life.epoch, len(spans)):
+            named = "-".join(map(str, place))
+            self._findings.add(difference(Kind.ROW_WITHOUT_RECORD, None, named, "nothing", f"a row of {table}"))
+        parts = [self._part(life, number, span) for number, span in spans.items()]
+        progress.expect(sum(part.end - part.span.begin for part in parts))
+        for part in parts:
+            self._compare_part(life, part, log, orders, progress)
         orders.finish()
+
+    def _part(self, life: EpochRow, number: int, span: Span) -> Part:
+        position, rows_end = self._orders.position(number), self._orders.end(life.epoch, number)
+        applied = max(rows_end, 0 if position is None else position.next_offset)
+        return Part(number, span, position, rows_end, max(span.begin, min(applied, span.end)))
+
+    def _compare_part(self, life: EpochRow, part: Part, log: Log, orders: OrdersCheck, progress: Progress) -> None:
+        number, span, position, rows_end, end = part
+        partition = Partition(self._orders, life, number, self._findings)
+        partition.take_over(span.begin)
+        outbox = OutboxWitness(self._outbox, partition, life, self._findings, self.tally.outbox)
+        told = None
+        if self._ledger is not None:
+            told = LedgerWitness((self._ledger, self._outbox, self.tally.ledger), partition, life, self._findings)
+        partition.run(log.read(number, span.begin, end), [outbox, told] if told else [outbox], progress.note)
+        partition.finish(passed_over=passes_over(partition, position))
+        check_position(self._findings, partition, position, span.end, rows_end)
+        orders.check(partition)
+        outbox.finish(end, span.end)
+        if told is not None:
+            for record in log.read(number, end, span.end):
+                told.see_behind(record)
+            told.finish()
+        self.tally.add(partition)

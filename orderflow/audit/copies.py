@@ -31,19 +31,38 @@ PAGES_AT_ONCE = 4_096
 
 CACHE_KIB = 32 * 1024
 
+DatabaseError = sqlite3.Error
+
+
+def make_sure_of_files(settings: Settings) -> None:
+    """Make sure that there is something to copy, and room for it.
+
+    Raises:
+        StoreError: there is not.
+
+    """
+    orders, outbox, folder = settings.orders_db, settings.outbox_db, settings.var
+    if not orders.exists():
+        raise StoreUnavailable(f"there is no {orders}; run this in the stack's folder, or name that with --stack DIR")
+    files = (orders, orders.with_name(orders.name + "-wal"), outbox)
+    needed = sum(path.stat().st_size for path in files if path.exists()) + SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StoreError(
+            f"the audit copies both databases to {folder}, which takes {needed / 2**20:.0f} MiB, and there are "
+            f"{free / 2**20:.0f} MiB free; make room, and run it again"
+        )
+
 
 @contextmanager
 def copied(settings: Settings) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection | None]]:
     """Give copies of orders.db and outbox.db, in this sequence; None where there is no outbox.
 
     Raises:
-        StoreError: there is no such file, no room for a copy, or another version of orderflow has written it.
+        StoreError: one cannot be copied, or another version of orderflow has written it.
 
     """
     orders, outbox = settings.orders_db, settings.outbox_db
-    if not orders.exists():
-        raise StoreUnavailable(f"there is no {orders}; run this in the stack's folder, or name that with --stack DIR")
-    _make_sure_of_room(settings.var, [orders, orders.with_name(orders.name + "-wal"), outbox])
     with closing(copy(orders, settings.var, ORDERS_VERSIONS, settings.store_busy_timeout_s)) as first:
         if not outbox.exists():
             yield first, None
@@ -115,13 +134,3 @@ def _has_wal(path: Path) -> bool:
     """Tell from a database's header whether it has a write-ahead log."""
     with path.open("rb") as file:
         return file.read(20)[18:19] == b"\x02"
-
-
-def _make_sure_of_room(folder: Path, files: list[Path]) -> None:
-    needed = sum(path.stat().st_size for path in files if path.exists()) + SPARE_BYTES
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise StoreError(
-            f"the audit copies both databases to {folder}, which takes {needed / 2**20:.0f} MiB, and there are "
-            f"{free / 2**20:.0f} MiB free; make room, and run it again"
-        )

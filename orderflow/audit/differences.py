@@ -42,6 +42,7 @@ class Kind(StrEnum):
     POSITION_TOO_FAR = "position_too_far"
     POSITION_TOO_LOW = "position_too_low"
     POSITION_CHANGED = "position_changed"
+    RECORD_UNREADABLE = "record_unreadable"
     LOG_REPLACED = "log_replaced"
     LOG_STARTS_LATE = "log_starts_late"
     DELIVERED_IN_VAIN = "delivered_in_vain"
@@ -145,6 +146,11 @@ _FACTS = {
     Kind.POSITION_TOO_FAR: Facts("Reading goes on behind records that were not read.", _MOVED, REBUILD),
     Kind.POSITION_TOO_LOW: Facts("Reading goes on in front of what was read.", _MOVED, REBUILD),
     Kind.POSITION_CHANGED: Facts("A position does not name the last record that was read.", _MOVED, REBUILD),
+    Kind.RECORD_UNREADABLE: Facts(
+        "A record that was applied cannot be read any more; what is written of it stands for it here.",
+        "The broker's disk, or somebody, damaged the log.",
+        "give the broker its files back from a backup; until then no orderflow rebuild, which would drop what it did",
+    ),
     Kind.LOG_REPLACED: Facts(
         "The topic is not the one that was applied.",
         "The topic was deleted, or made anew, or the settings name another cluster.",

@@ -48,7 +48,7 @@ class Place:
         if type(event) is Created:
             cart = event.order
             self.content = hash((cart.customer_id, cart.items, cart.total_amount, cart.currency))
-            self.cart = cart_hash(cart.customer_id, cart.date, cart.currency, cart.items, cart.total_cents)
+            self.cart = cart_hash(cart.customer_id, cart.date, cart.currency, cart.items, cart.total_amount)
         else:
             self.content, self.cart = event.status, None  # type: ignore[union-attr]  # the other of two
 

@@ -1,4 +1,4 @@
-"""What callers were told, beside the topic and the outbox: `orderflow load --ledger` and others write it, a line a call.
+"""What callers were told, beside the topic and the outbox: a line a call, as `orderflow load --ledger` writes it.
 
 A ledger may be as long as the topic, so it is kept in a file of this process, and read partition by partition.
 """
@@ -12,7 +12,8 @@ import msgspec
 
 from orderflow.audit.differences import Findings, Kind, difference
 from orderflow.audit.keys import partition_of
-from orderflow.audit.rows import AT_ONCE, Ordered
+from orderflow.audit.places import Ordered
+from orderflow.audit.rows import AT_ONCE
 from orderflow.audit.wire import Changed, Created, read
 from orderflow.errors import OrderflowError
 from orderflow.records import UnreadableRecord
@@ -138,12 +139,14 @@ _decoder = msgspec.json.Decoder(Line)
 class LedgerWitness:
     """Looks for what callers were told to be on a partition."""
 
-    def __init__(self, ledger: Ledger, partition: Partition, life: EpochRow, findings: Findings) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, told: tuple[Ledger, OutboxCopy, Counter[str]], partition: Partition, life: EpochRow, findings: Findings
+    ) -> None:
+        self._ledger, self._outbox, self._counts = told
         self._partition = partition
         self._life = life
         self._findings = findings
-        self._rows = Ordered(ledger.published(partition.number))
+        self._rows = Ordered(self._ledger.published(partition.number))
         self._missed: list[tuple[Promise, str]] = []
         self._behind: set[tuple[str, str]] = set()
         self.offset = self._rows.offset
@@ -175,19 +178,19 @@ class LedgerWitness:
                 self._missed.append((promise, f"{what} is there"))
         self.offset = self._rows.offset
 
-    def finish(self, outbox: OutboxCopy, counts: Counter[str]) -> None:
+    def finish(self) -> None:
         """Settle what was not at its place, what was spooled, and what was refused."""
         while self._rows.row is not None:
             self._missed.append((self._rows.row, "the log ends before it"))
             self._rows.take()
         for promise, found in self._missed:
-            self._missing(promise, found, outbox, counts)
+            self._missing(promise, found)
         for order_id, event_id, outcome in self._ledger.others(self._partition.number):
             there = self._is_there(order_id, event_id)
             if outcome == "refused" and there:
                 self._appeared(order_id, event_id)
             elif outcome == "spooled" and not there:
-                self._not_there("spooled", order_id, event_id, outbox, counts)
+                self._not_there("spooled", order_id, event_id)
 
     def _is_there(self, order_id: str, event_id: str) -> bool:
         """Tell whether an event is anywhere on the partition of its order."""
@@ -197,42 +200,33 @@ class LedgerWitness:
         history = model.orders.get(order_id.encode())
         return history is not None and history.has(event_id) and (order_id, event_id) not in model.absent
 
-    def _missing(self, promise: Promise, found: str, outbox: OutboxCopy, counts: Counter[str]) -> None:
+    def _missing(self, promise: Promise, found: str) -> None:
         """Tell of an event that is not where it was told to be."""
         order_id, event_id = promise.order_id, promise.event_id
         older = self._life.epoch > 1 and promise.answered_at * 1000 < self._life.opened_at
         place = self._partition.place_id(promise.offset)
         if order_id is None or event_id is None:
             if older:
-                counts["told of an older log"] += 1
+                self._counts["told of an older log"] += 1
             else:
                 self._findings.add(difference(Kind.TOLD_LOST, None, place, "published: a message", found))
         elif not self._is_there(order_id, event_id):
-            self._not_there("published", order_id, event_id, outbox, counts, place, found)
+            self._not_there("published", order_id, event_id, place, found)
         elif older:
-            counts["told of an older log"] += 1
+            self._counts["told of an older log"] += 1
         else:
             said = f"published: event {event_id}"
             self._findings.add(difference(Kind.TOLD_ELSEWHERE, order_id, place, said, found))
 
-    def _not_there(  # noqa: PLR0913 (what is told of it)
-        self,
-        outcome: str,
-        order_id: str,
-        event_id: str,
-        outbox: OutboxCopy,
-        counts: Counter[str],
-        place: str | None = None,
-        found: str = "",
-    ) -> None:
+    def _not_there(self, outcome: str, order_id: str, event_id: str, place: str | None = None, found: str = "") -> None:
         """Tell of an event that is not on the topic, unless it is known where it is."""
-        states = outbox.states(order_id, event_id) if outcome == "spooled" else set()
+        states = self._outbox.states(order_id, event_id) if outcome == "spooled" else set()
         if states & {"waiting", "held"}:
-            counts["waits in the outbox"] += 1
+            self._counts["waits in the outbox"] += 1
         elif (order_id, event_id) in self._partition.model.absent:
-            counts["lost from the log, kept in orders.db"] += 1
+            self._counts["lost from the log, kept in orders.db"] += 1
         elif "discarded" in states:
-            counts["spooled, and discarded by a person"] += 1
+            self._counts["spooled, and discarded by a person"] += 1
         else:
             where = f"{found}; " if found else ""
             nowhere = "neither on the topic nor in the outbox"

@@ -34,7 +34,7 @@ class Expected(NamedTuple):
 
 
 class Internal(NamedTuple):
-    """What the store says of a record that met an error: whether it has a place, and an id, which it has if it decoded."""
+    """What the store says of a record that met an error: whether it has a place, and its id, if it decoded."""
 
     placed: bool
     event_id: str | None
@@ -97,8 +97,7 @@ class Model:
         else:
             reason = "key_mismatch" if history.order_id != order_id else None
         if reason is not None:
-            row = self._row(record, event, None, event_id, reason)
-            return Expected(row, self.judge.skip(record, reason, event_id), None, None, event_id)
+            return self._apart(record, event, event_id, reason)
         assert history is not None  # noqa: S101 (what has no reason to be skipped has a place)
         place = Place(self.epoch, offset, record.logged_at, event_id)
         place.put(event)
@@ -112,6 +111,12 @@ class Model:
         if outcome not in ("applied", "duplicate"):
             skip = self.judge.skip(record, outcome, event_id, history, place)
         return Expected(row, skip, None, history, event_id)
+
+    def _apart(self, record: Record, event: Event, event_id: str, reason: str) -> Expected:
+        """Skip an event that lies in no order's history."""
+        skip = self.judge.skip(record, reason, event_id)
+        skip.about = event.order_id
+        return Expected(self._row(record, event, None, event_id, reason), skip, None, None, event_id)
 
     def _row(self, record: Record, event: Event, order_id: str | None, event_id: str, outcome: str) -> HistoryRow:
         kind = "order.created" if type(event) is Created else "order.status_changed"
@@ -159,8 +164,7 @@ class Model:
             return self._aside(record, INTERNAL, order_id, None)
         event_id = said.event_id or self._derived(record)
         if self._misplaced(record.key, said.order_id) is not None:
-            row = self._row(record, said, None, event_id, INTERNAL)
-            return Expected(row, self.judge.skip(record, INTERNAL, event_id), None, None, event_id)
+            return self._apart(record, said, event_id, INTERNAL)
         self.absent.pop((said.order_id, event_id), None)
         expected = self._aside(record, INTERNAL, said.order_id, event_id, said)
         row = self._row(record, said, said.order_id, event_id, INTERNAL)

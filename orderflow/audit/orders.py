@@ -10,13 +10,11 @@ from orderflow.audit.compare import told
 from orderflow.audit.differences import Findings, Kind, difference
 from orderflow.audit.fold import History, Place, cart_hash
 from orderflow.audit.keys import PARTITIONS, partition_of
-from orderflow.audit.wire import Created, Item, read
+from orderflow.audit.wire import Created, Item, items, read, shipping_of
 
 if TYPE_CHECKING:
     from orderflow.audit.partition import Partition
     from orderflow.audit.rows import OrderRow, OrdersCopy
-
-_items = msgspec.json.Decoder(tuple[Item, ...])
 
 
 class OrdersCheck:
@@ -74,7 +72,7 @@ class OrdersCheck:
         total = row.total_minor
         if (
             row[7:] == (history.status, latest.epoch, partition.number, latest.offset, latest.logged_at)
-            and row.shipping_minor == (total * 2 + 50) // 100
+            and row.shipping_minor == shipping_of(total)
             and cart_hash(row.customer_id, row.order_date, row.currency, _decoded(row.items), total) == made.cart
         ):
             return
@@ -103,8 +101,8 @@ class OrdersCheck:
             "order_date": cart.date,
             "currency": cart.currency,
             "items": cart.items,
-            "total_minor": cart.total_cents,
-            "shipping_minor": cart.shipping_cents,
+            "total_minor": cart.total_amount,
+            "shipping_minor": shipping_of(cart.total_amount),
         }
 
 
@@ -112,15 +110,17 @@ class OrdersCheck:
 _UNKNOWN = ("what the create on the topic says", "another customer, date, currency, cart or total")
 
 
-def _decoded(items: bytes) -> tuple[Item, ...] | bytes:
+def _decoded(text: bytes) -> tuple[Item, ...] | bytes:
     try:
-        return _items.decode(items)
+        return items.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return items
+        return text
 
 
 def _plain(value: object) -> object:
-    return msgspec.json.encode(value).decode() if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return ", ".join(f"{one.quantity} × {one.item_id!r} at {one.price / 100:.2f}" for one in value)
+    return value
 
 
 def _place_id(partition: int, place: Place) -> str:

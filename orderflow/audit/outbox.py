@@ -6,7 +6,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orderflow.audit.differences import Findings, Kind, difference
-from orderflow.audit.rows import AT_ONCE, Ordered
+from orderflow.audit.places import Ordered
+from orderflow.audit.rows import AT_ONCE
 from orderflow.records import UnreadableRecord
 
 if TYPE_CHECKING:
@@ -91,11 +92,11 @@ class OutboxWitness:
             else:
                 self._counts["delivered, and there"] += 1
 
-    def finish(self, end: int) -> None:
-        """Settle what is left: nothing is there in front of the end, and behind it nobody has looked."""
+    def finish(self, end: int, log_end: int) -> None:
+        """Settle what is left: from ``end`` on nobody has looked, and from ``log_end`` on there is nothing."""
         while self._rows.row is not None:
             row = self._take()
-            if row.offset < end:
+            if row.offset < end or row.offset >= log_end:
                 self._in_vain(row, "nothing")
             else:
                 self._counts["delivered behind the copy"] += 1

@@ -7,23 +7,22 @@ until all records were seen; the places of orders that a control touched are the
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from orderflow.audit.compare import compare_control, compare_history, compare_skip, kept_otherwise
+from orderflow.audit.compare import compare_control, compare_kept, compare_record, compare_skip, is_bare
 from orderflow.audit.differences import Difference, Findings, Kind, difference
 from orderflow.audit.fold import APPLIED, DUPLICATE, Place
 from orderflow.audit.model import Expected, Internal, Model
-from orderflow.audit.rows import BEYOND, Ordered
+from orderflow.audit.places import BEYOND, Rows, Written
 from orderflow.audit.verdicts import taken_place
 from orderflow.audit.wire import Changed, Created, read
-from orderflow.records import UnreadableRecord
+from orderflow.records import Record, UnreadableRecord, bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from orderflow.audit.fold import History
     from orderflow.audit.rows import EpochRow, OrdersCopy, SkipRow
-    from orderflow.records import Record
 
 #: Records between two times of telling how far it is.
 TELL_EVERY = 2_048
@@ -61,20 +60,21 @@ class Partition:
         #: Where the records begin behind which no row of any record is, and how many they are.
         self.unseen_from: int | None = None
         self.unseen = 0
+        #: Where the log begins, and how many rows are in front of that.
+        self._begin = self._gone = 0
+        #: Records that cannot be read any more: what is written of them stands for them.
+        self._remembered: set[int] = set()
         self._aside: list[tuple[History | None, int, Difference]] = []
-        self._history = Ordered(copy.history(self.epoch, number))
-        self._skips = Ordered(copy.skips(self.epoch, number))
-        self._controls = Ordered(copy.controls(self.epoch, number))
+        self._rows = Rows(copy, self.epoch, number)
 
     def place_id(self, offset: int) -> str:
         """Name a place as skipped messages are named."""
         return f"{self.epoch}-{self.number}-{offset}"
 
     def take_over(self, begin: int) -> None:
-        """Take what older lives of the log left, and what lies in front of the beginning of this one."""
-        for epoch, offset, order_id, event_id, payload, logged_at, outcome, reason in self.copy.older(
-            self.epoch, self.number, begin
-        ):
+        """Take what older lives of the log left, and what lies in front of the beginning of this one, as they are."""
+        older = self.copy.older(self.epoch, self.number, begin)
+        for epoch, offset, order_id, event_id, payload, logged_at, outcome, reason in older:
             history = self.model.history_of(order_id)
             if outcome is None:
                 history.take_over(taken_place(epoch, offset, event_id))
@@ -85,43 +85,38 @@ class Partition:
                 place.put(event)
             place.owns, place.outcome = True, reason or outcome
             history.take_over(place)
-            self.model.absent[order_id, event_id] = outcome == "applied"
-        self._pass_over(begin)
-
-    def _pass_over(self, begin: int) -> None:
-        """Leave out the rows in front of the log's beginning: there is nothing to compare them with."""
-        left_out = 0
-        for rows in (self._history, self._skips, self._controls):
-            while rows.offset < begin:
-                rows.take()
-                left_out += 1
-        if left_out:
-            expected, found = f"records from offset {begin} on", f"{left_out} rows in front of it"
-            self.findings.add(difference(Kind.LOG_STARTS_LATE, None, self.place_id(begin), expected, found))
+            if epoch == self.epoch:
+                history.last_offset = offset
+            self.model.absent[order_id, event_id] = outcome == APPLIED
+        self._gone = sum(1 for _ in self._rows.before(begin))
+        self._begin = begin
 
     def run(
         self, records: Iterable[Record | UnreadableRecord], witnesses: list[Witness], tell: Callable[[int], None]
     ) -> None:
         """Go through the records that were applied."""
-        history, skips, controls = self._history, self._skips, self._controls
+        history, skips, controls = self._rows.history, self._rows.skips, self._rows.controls
         record, expected = None, Expected()
         for record in records:
             offset = record.offset
             if history.offset < offset or skips.offset < offset or controls.offset < offset:
                 self._strays(offset)
-            history_row = history.take() if history.offset == offset else None
-            skip_row = skips.take() if skips.offset == offset else None
-            expected = self._expected(record, skip_row)
-            if (
-                history_row != expected.history
-                or skip_row is not None
-                or expected.skip is not None
-                or expected.control is not None
-                or controls.offset == offset
-            ):
-                self._compare(record, expected, history_row, skip_row)
+            if history.offset == offset and skips.offset != offset != controls.offset and type(record) is Record:
+                expected = self.model.take(record)
+                row = history.take()
+                if row != expected.history or expected.skip is not None or expected.control is not None:
+                    self._compare(record, expected, Written(row))
+                else:
+                    self.unseen_from = None
             else:
-                self.unseen_from = None
+                written = Written(
+                    history.take() if history.offset == offset else None,
+                    skips.take() if skips.offset == offset else None,
+                    controls.take() if controls.offset == offset else None,
+                )
+                record = self._as_it_was(record, written)  # noqa: PLW2901 (that is what counts from here on)
+                expected = self._expected(record, written.skip)
+                self._compare(record, expected, written)
             for witness in witnesses:
                 if witness.offset <= offset:
                     witness.see(record, expected)
@@ -131,32 +126,36 @@ class Partition:
         self._note_last(record, expected)
         tell(self.records % TELL_EVERY)
 
+    def _as_it_was(self, record: Record | UnreadableRecord, written: Written) -> Record | UnreadableRecord:
+        """Take what is written of a record for it, where it could be read once, and cannot any more."""
+        if isinstance(record, Record) or not written.was_read:
+            return record
+        said, place = "a record that was read when it was applied", self.place_id(record.offset)
+        self.findings.add(difference(Kind.RECORD_UNREADABLE, None, place, said, record.error))
+        self._remembered.add(record.offset)
+        return written.remembered(record)
+
     def _expected(self, record: Record | UnreadableRecord, skip_row: SkipRow | None) -> Expected:
         if isinstance(record, UnreadableRecord):
             return self.model.take_unreadable(record.offset)
         if skip_row is not None and skip_row.interrupted:
             self.internal += 1
-            return self.model.take(record, Internal(bool(skip_row.placed), skip_row.event_id))
+            kept = bare(record) if is_bare(skip_row) else record
+            return self.model.take(kept, Internal(bool(skip_row.placed), skip_row.event_id))
         return self.model.take(record)
 
-    def _compare(
-        self,
-        record: Record | UnreadableRecord,
-        expected: Expected,
-        history_row: tuple[Any, ...] | None,
-        skip_row: SkipRow | None,
-    ) -> None:
-        control_row = self._controls.take() if self._controls.offset == record.offset else None
-        self._note_unseen(record.offset, seen=bool(history_row or skip_row or control_row))
+    def _compare(self, record: Record | UnreadableRecord, expected: Expected, written: Written) -> None:
+        history, skip, control = written
+        self._note_unseen(record.offset, seen=any(written))
+        if isinstance(record, UnreadableRecord) and record.offset in self._remembered:
+            return
         place, order = self.place_id(record.offset), expected.order
-        for found in (
-            *compare_history(place, expected, history_row, others=bool(skip_row or control_row)),
-            *compare_skip(place, expected, history_row, skip_row, others=bool(history_row or control_row)),
-        ):
-            self._aside.append((order, record.offset, found))
-        if skip_row is not None:
-            self._add_all(kept_otherwise(place, record, skip_row))
-        self._add_all(compare_control(place, expected.control, control_row))
+        for one in compare_record(place, expected, history, skip):
+            self._aside.append((order, record.offset, one))
+        if skip is not None:
+            with_headers = expected.skip is not None and record.offset not in self._remembered
+            self._add_all(compare_kept(place, record, skip, with_headers=with_headers))
+        self._add_all(compare_control(place, expected.control, control))
 
     def _note_unseen(self, offset: int, *, seen: bool) -> None:
         if seen:
@@ -181,33 +180,31 @@ class Partition:
 
     def _strays(self, before: int) -> None:
         """Tell of the rows in front of an offset that no record stands for."""
-        for table, rows in (
-            ("history", self._history),
-            ("skipped_messages", self._skips),
-            ("controls", self._controls),
-        ):
-            while rows.offset < before:
-                place = self.place_id(rows.offset)
-                rows.take()
-                self.findings.add(difference(Kind.ROW_WITHOUT_RECORD, None, place, "nothing", f"a row of {table}"))
+        for table, row in self._rows.before(before):
+            place = self.place_id(row[0])
+            self.findings.add(difference(Kind.ROW_WITHOUT_RECORD, None, place, "nothing", f"a row of {table}"))
 
     # What is left at the end.
 
     def finish(self, *, passed_over: bool) -> None:
         """Tell what differs for good. ``passed_over``: the records at the end are told of by the position."""
         self._strays(BEYOND)
+        if self._gone and any(self.model.absent.values()):
+            said, found = f"records in front of offset {self._begin}", f"{self._gone} rows of them alone"
+            self.findings.add(difference(Kind.LOG_STARTS_LATE, None, self.place_id(self._begin), said, found))
         unseen_from = self.unseen_from if passed_over and self.unseen_from is not None else BEYOND
         named = self.model.judge.named
-        for order, offset, found in self._aside:
+        for order, offset, one in self._aside:
             if offset < unseen_from and not (order and order.touched) and offset not in named:
-                self.findings.add(found)
+                self.findings.add(one)
         for offset in sorted(named):
-            self._look_again(offset, Expected(None, self.model.skips[offset]))
+            skip, row = self.model.skips[offset], self.copy.skip_at(self.epoch, self.number, offset)
+            self._add_all(compare_skip(self.place_id(offset), skip.about, skip, row))
         for order in self.model.orders.values():
             if order.touched:
                 for place in order.places:
                     if place.epoch == self.epoch and place.outcome and place.offset < unseen_from:
-                        self._look_again(place.offset, self._standing(order, place), place)
+                        self._look_again(order, place)
 
     def _standing(self, order: History, place: Place) -> Expected:
         """Give what must be there of a place after all controls. What stands there is compared by its content."""
@@ -219,16 +216,13 @@ class Partition:
         row = (place.offset, order.order_id, place.event_id or "", kind, None, place.logged_at, *outcome)
         return Expected(row, skip, None, order)
 
-    def _look_again(self, offset: int, expected: Expected, place: Place | None = None) -> None:
-        """Compare the rows at a place with what it came to in the end; without a place the skip alone."""
-        skip_row = self.copy.skip_at(self.epoch, self.number, offset)
-        row = self.copy.history_at(self.epoch, self.number, offset)
-        named = self.place_id(offset)
-        if place is not None:
-            if row is not None and _says(row[4], place):
-                row = (*row[:4], None, *row[5:])
-            self._add_all(compare_history(named, expected, row, others=skip_row is not None))
-        self._add_all(compare_skip(named, expected, row, skip_row, others=row is not None))
+    def _look_again(self, order: History, place: Place) -> None:
+        """Compare the rows at a place with what it came to in the end."""
+        skip = self.copy.skip_at(self.epoch, self.number, place.offset)
+        row = self.copy.history_at(self.epoch, self.number, place.offset)
+        if row is not None and _says(row[4], place):
+            row = (*row[:4], None, *row[5:])
+        self._add_all(compare_record(self.place_id(place.offset), self._standing(order, place), row, skip))
 
 
 def _says(payload: bytes, place: Place) -> bool:

@@ -21,7 +21,7 @@ def passes_over(partition: Partition, position: PositionRow | None) -> bool:
 def check_position(
     findings: Findings, partition: Partition, position: PositionRow | None, log_end: int, rows_end: int
 ) -> None:
-    """Compare a position with the records; ``log_end`` and ``rows_end`` are behind the last record, and the last row."""
+    """Compare a position with the records; ``log_end`` is behind the last record, ``rows_end`` behind the last row."""
     next_offset = 0 if position is None else position.next_offset
     place = partition.place_id(next_offset)
     if next_offset > log_end:

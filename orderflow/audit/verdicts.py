@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from orderflow.audit.fold import Place
-from orderflow.audit.wire import Repaired, mended
+from orderflow.audit.wire import Repaired
 
 if TYPE_CHECKING:
     from orderflow.audit.fold import History
@@ -28,10 +28,10 @@ class Log(NamedTuple):
 class Skip:
     """A record that is, or was, no part of what was applied. ``event_id``: as far as the record itself tells it.
 
-    ``order`` and ``place`` are set where it lies, or would lie, in an order's history.
+    ``about`` is the order that it names; ``order`` and ``place`` are set where it lies, or would lie, in one's history.
     """
 
-    __slots__ = ("event_id", "key", "offset", "opened_by", "order", "place", "reason", "repairs", "state")
+    __slots__ = ("about", "event_id", "key", "offset", "opened_by", "order", "place", "reason", "repairs", "state")
 
     def __init__(self, offset: int, reason: str, key: bytes | None, event_id: str | None) -> None:
         self.offset = offset
@@ -41,6 +41,7 @@ class Skip:
         self.opened_by = offset
         self.state = OPEN
         self.repairs = 0
+        self.about: str | None = None
         self.order: History | None = None
         self.place: Place | None = None
 
@@ -51,6 +52,7 @@ class Judged(NamedTuple):
     control: Control
     verdict: str
     key: bytes | None
+    logged_at: int
     order: History | None = None
     taken_event_id: str | None = None
 
@@ -80,7 +82,8 @@ class Judge:
     ) -> Skip:
         """Note that a record is skipped."""
         skip = self.skips[record.offset] = Skip(record.offset, reason, record.key, event_id)
-        skip.order, skip.place = order, place
+        if order is not None:
+            skip.order, skip.place, skip.about = order, place, order.order_id
         return skip
 
     def judge(self, record: Record, control: Control) -> tuple[Judged, Skip | None]:
@@ -90,12 +93,12 @@ class Judge:
         self.verdicts[verdict] += 1
         named = self.skips.get(control.offset)
         if verdict == INVALID:
-            return Judged(control, verdict, record.key), self.skip(record, INVALID, control.event_id)
+            return Judged(control, verdict, record.key, record.logged_at), self.skip(record, INVALID, control.event_id)
         order = named.order if named else None
         taken = None
         if verdict == ACCEPTED and named is not None:
             taken = self._carry_out(record.offset, control, named)
-        return Judged(control, verdict, record.key, order, taken), None
+        return Judged(control, verdict, record.key, record.logged_at, order, taken), None
 
     def _verdict(self, record: Record, control: Control) -> str:
         """Go through the rules; the first that holds decides."""
@@ -103,15 +106,12 @@ class Judge:
         if name in self._first:
             return "duplicate" if self._first[name] == record.value else INVALID
         self._first[name] = record.value
-        if not self._well_addressed(record, control):
-            return INVALID
-        repairs = isinstance(control, Repaired)
-        if repairs and _key_of_mended(control) != record.key:
+        if not (self._well_addressed(record, control) and _is_of_its_key(record, control)):
             return INVALID
         skip = self.skips.get(control.offset)
         if skip is None or skip.state != OPEN:
             return "superseded"
-        if repairs and skip.order is None:
+        if skip.order is None and isinstance(control, Repaired):
             return INVALID
         if control.if_last is not None and skip.order is not None:
             return ACCEPTED if skip.order.last_record(control.operation) == control.if_last else "stale"
@@ -150,7 +150,7 @@ class Judge:
         return skip.event_id
 
     def _repair(self, at: int, control: Repaired, skip: Skip) -> None:
-        order, place, event = skip.order, skip.place, mended(control)
+        order, place, event = skip.order, skip.place, control.mended
         if order is None or place is None or event is None:  # what was accepted has all three
             return
         skip.repairs += 1
@@ -171,7 +171,7 @@ class Judge:
             return
         if skip is None:
             skip = self.skips[place.offset] = Skip(place.offset, "", order.order_id.encode(), place.event_id)
-            skip.order, skip.place, skip.opened_by = order, place, at
+            skip.order, skip.place, skip.about, skip.opened_by = order, place, order.order_id, at
         elif skip.state == GIVEN_UP:
             return
         elif skip.state != OPEN:
@@ -186,6 +186,9 @@ def taken_place(epoch: int, offset: int, event_id: str) -> Place:
     return place
 
 
-def _key_of_mended(control: Repaired) -> bytes | None:
-    event = mended(control)
-    return event.order_id.encode() if event else None
+def _is_of_its_key(record: Record, control: Control) -> bool:
+    """Tell whether the event that a repair carries is of the order that its key names."""
+    if not isinstance(control, Repaired):
+        return True
+    event = control.mended
+    return event is not None and event.order_id.encode() == record.key

@@ -1,6 +1,7 @@
 """What a record's value says: an event, a control, or why it is neither. The audit's own reading of docs/events.md.
 
-Amounts are whole cents here, so sums are exact without decimals.
+The rules of members are their types', so that each copy of a member that stands twice must keep them. Amounts are whole
+cents here, so sums are exact without decimals.
 """
 
 from __future__ import annotations
@@ -19,50 +20,63 @@ _DERIVED = uuid.UUID("6f1f9d7e-52b1-5c0e-9b60-0a4c3a5d7e11")
 
 _QUOTE, _BACKSLASH = b'"\\'
 
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: Something that can be seen, and nothing that controls a terminal.
+_NAME = r"\A[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*\Z"
+_visible = re.compile(_NAME)
 
 #: Levels of nesting that are read.
 DEPTH_MAX = 500
 
 NAME_MAX = 128
-PRICE_MAX = 1_000_000
-TOTAL_MAX = 1e12
+PRICE_MAX, TOTAL_MAX = 1_000_000, 1_000_000 * 10_000 * 100
 
 Reason = Literal["malformed_json", "invalid_event", "unknown_type", "invalid_control"]
 Status = Literal["new", "pending", "confirmed", "shipped", "delivered", "cancelled"]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_MAX, pattern=_NAME)]
+Id = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
 Moment = Annotated[datetime, Meta(tz=True)]
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class Cents(int):
+    """An amount."""
+
+
+def _cents(kind: type, number: object) -> Cents:
+    """Read a JSON number as an amount: the float must be the one that is nearest to a number of cents."""
+    if kind is Cents and type(number) in (int, float) and -TOTAL_MAX <= number <= TOTAL_MAX:  # type: ignore[operator]
+        cents = round(number * 100)  # type: ignore[operator]  # it is a number
+        if cents / 100 == number:
+            return Cents(cents)
+    raise ValueError("no amount")
 
 
 class Item(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """One line of a cart."""
 
-    item_id: str
+    item_id: Name
     quantity: Annotated[int, Meta(ge=1, le=10_000)]
-    price: float
+    price: Cents
+
+    def __post_init__(self) -> None:
+        if not 0 < self.price <= PRICE_MAX * 100:
+            raise ValueError("no price")
 
 
 class Cart(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """An order as its create says it."""
 
-    order_id: str
-    customer_id: str
+    order_id: Name
+    customer_id: Name
     order_date: Moment
     items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=100)]
-    total_amount: float
+    total_amount: Cents
     currency: Literal["USD", "EUR", "GBP", "AUD", "CAD", "ILS"]
     status: Literal["new"] = "new"
 
-    @property
-    def total_cents(self) -> int:
-        """The sum of the cart."""
-        return round(self.total_amount * 100)
-
-    @property
-    def shipping_cents(self) -> int:
-        """2 % of the total, halves up."""
-        return (self.total_cents * 2 + 50) // 100
+    def __post_init__(self) -> None:
+        if sum([item.price * item.quantity for item in self.items]) != self.total_amount:
+            raise ValueError("another total")
 
     @property
     def date(self) -> str:
@@ -70,32 +84,41 @@ class Cart(msgspec.Struct, frozen=True, gc=False, rename="camel"):
         return msgspec.json.encode(self.order_date)[1:-1].decode()
 
 
+def shipping_of(total_cents: int) -> int:
+    """Take 2 % of a total, halves up."""
+    return (total_cents * 2 + 50) // 100
+
+
 class Created(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="order.created"):
     """An order came to be."""
 
-    order_id: str
+    order_id: Name
     order: Cart
-    event_id: str | None = None
+    event_id: Id | None = None
     occurred_at: Moment | None = None
+
+    def __post_init__(self) -> None:
+        if self.order.order_id != self.order_id:
+            raise ValueError("another order")
 
 
 class Changed(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="order.status_changed"):
     """An order's status was set."""
 
-    order_id: str
+    order_id: Name
     status: Status
-    event_id: str | None = None
+    event_id: Id | None = None
     occurred_at: Moment | None = None
 
 
 class _Control(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    event_id: str
+    event_id: Id
     topic_id: Annotated[str, Meta(min_length=1, max_length=100)]
     partition: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     offset: Offset
-    author: Annotated[str, Meta(min_length=1, max_length=200)]
+    author: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
     reason: Annotated[str, Meta(max_length=2_000)] = ""
-    operation: str | None = None
+    operation: Id | None = None
     occurred_at: Moment | None = None
 
 
@@ -105,12 +128,18 @@ class Repaired(_Control, frozen=True, kw_only=True, tag="message.repaired"):
     if_last: Offset
     event: msgspec.Raw
 
+    @property
+    def mended(self) -> Event | None:
+        """The event; None where there is none in it."""
+        event = read(bytes(self.event))
+        return event if isinstance(event, Created | Changed) else None
+
 
 class Discarded(_Control, frozen=True, kw_only=True, tag="message.discarded"):
     """The named record is given up."""
 
     if_last: Offset | None = None
-    successor: str | None = None
+    successor: Id | None = None
 
 
 class Damaged(msgspec.Struct, frozen=True, gc=False):
@@ -120,9 +149,12 @@ class Damaged(msgspec.Struct, frozen=True, gc=False):
     event_id: str | None = None
 
 
-class _Outline(msgspec.Struct, gc=False):
-    type: msgspec.Raw
-    event_id: msgspec.Raw = msgspec.Raw(b"null")
+class _Typed(msgspec.Struct):
+    type: str
+
+
+class _Identified(msgspec.Struct):
+    event_id: Id
 
 
 Event = Created | Changed
@@ -132,10 +164,13 @@ Said = Created | Changed | Repaired | Discarded | Damaged
 EVENT_TYPES = ("order.created", "order.status_changed")
 CONTROL_TYPES = ("message.repaired", "message.discarded")
 
-_values: msgspec.json.Decoder[Event | Control] = msgspec.json.Decoder(Event | Control)
-_outlines = msgspec.json.Decoder(_Outline)
-_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_texts = msgspec.json.Decoder(str)
+_values: msgspec.json.Decoder[Event | Control] = msgspec.json.Decoder(Event | Control, dec_hook=_cents)
+_whole = msgspec.json.Decoder(msgspec.Raw)
+_types = msgspec.json.Decoder(_Typed)
+_ids = msgspec.json.Decoder(_Identified)
+
+#: Reads the items of an order's row.
+items = msgspec.json.Decoder(tuple[Item, ...], dec_hook=_cents)
 
 MALFORMED = Damaged("malformed_json")
 
@@ -154,7 +189,9 @@ def read(value: bytes | None) -> Said:
         return _refused(value)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return MALFORMED
-    return said if _holds(said) else _refused(value)
+    if type(said) is Repaired and said.mended is None:
+        return Damaged("invalid_control", said.event_id)
+    return said
 
 
 def _depth(value: bytes) -> int:
@@ -172,80 +209,28 @@ def _depth(value: bytes) -> int:
     return deepest
 
 
-def _holds(said: Event | Control) -> bool:
-    """Check the rules that types alone cannot say."""
-    kind = type(said)
-    if kind is Changed:
-        return is_name(said.order_id) and _is_id(said.event_id)
-    if kind is Created:
-        return is_name(said.order_id) and _is_id(said.event_id) and _cart_holds(said.order, said.order_id)  # type: ignore[union-attr]
-    if not (_UUID.fullmatch(said.event_id or "") and _is_id(said.operation) and not said.author.isspace()):  # type: ignore[union-attr]
-        return False
-    if kind is Discarded:
-        return _is_id(said.successor)  # type: ignore[union-attr]
-    return mended(said) is not None  # type: ignore[arg-type]
-
-
-def mended(control: Repaired) -> Event | None:
-    """Give the event that a repair carries."""
-    event = read(bytes(control.event))
-    return event if isinstance(event, Created | Changed) else None
-
-
-def _is_id(text: str | None) -> bool:
-    return text is None or _UUID.fullmatch(text) is not None
+def _refused(value: bytes) -> Damaged:
+    """Say why a value is no valid event: what is JSON to its end breaks a rule."""
+    try:
+        _whole.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return MALFORMED
+    try:
+        kind = _types.decode(value).type
+    except msgspec.DecodeError:
+        kind = None
+    try:
+        event_id = _ids.decode(value).event_id
+    except msgspec.DecodeError:
+        event_id = None
+    if kind in CONTROL_TYPES:
+        return Damaged("invalid_control", event_id)
+    return Damaged("invalid_event" if kind is None or kind in EVENT_TYPES else "unknown_type", event_id)
 
 
 def is_name(text: str) -> bool:
-    """1 to 128 characters, not blank, no control characters."""
-    if not 0 < len(text) <= NAME_MAX or text.isspace():
-        return False
-    return text.isprintable() or not _CONTROL_CHARACTER.search(text)
-
-
-def _cart_holds(cart: Cart, order_id: str) -> bool:
-    if cart.order_id != order_id or not is_name(cart.customer_id) or not 0 < cart.total_amount <= TOTAL_MAX:
-        return False
-    total = 0
-    for item in cart.items:
-        price = item.price
-        if not 0 < price <= PRICE_MAX or not is_name(item.item_id):
-            return False
-        cents = round(price * 100)
-        if cents / 100 != price:  # more than two places: no number of cents is this float
-            return False
-        total += cents * item.quantity
-    return total / 100 == cart.total_amount
-
-
-def _refused(value: bytes) -> Damaged:
-    """Say why JSON, or what looks like it, is no valid event."""
-    try:
-        outline = _outlines.decode(value)
-        kind = _texts.decode(outline.type)
-    except (msgspec.ValidationError, RecursionError):
-        return Damaged("invalid_event", _id_in(value))
-    except msgspec.DecodeError:
-        return MALFORMED
-    if kind in CONTROL_TYPES:
-        return Damaged("invalid_control", _known(outline.event_id))
-    return Damaged("invalid_event" if kind in EVENT_TYPES else "unknown_type", _known(outline.event_id))
-
-
-def _id_in(value: bytes) -> str | None:
-    """Find the event id in an object whose type is none."""
-    try:
-        return _known(_objects.decode(value).get("event_id"))
-    except (msgspec.DecodeError, RecursionError):
-        return None
-
-
-def _known(raw: msgspec.Raw | None) -> str | None:
-    try:
-        text = _texts.decode(raw or b"null")
-    except msgspec.DecodeError:
-        return None
-    return text if _UUID.fullmatch(text) else None
+    """Tell whether an order may have that id."""
+    return len(text) <= NAME_MAX and _visible.search(text) is not None
 
 
 def derived_id(topic_id: str, partition: int, offset: int, key: bytes, value: bytes) -> str:

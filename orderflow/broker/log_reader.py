@@ -1,7 +1,7 @@
-"""Reading the log itself, partition by partition, from its beginning to a given offset: no group, no offsets of its own.
+"""Reading the log itself, partition by partition, from one offset to another: no group, no offsets of its own.
 
-The traps of kafka-python that `orderflow.broker.subscription` names hold here, too. And one more: in an outage ``poll()``
-gives nothing without a word, so the wait for the next record is bounded.
+The traps of kafka-python that `orderflow.broker.subscription` names hold here, too. And one more: in an outage
+``poll()`` gives nothing without a word, so the wait for the next record is bounded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from kafka import errors as kafka_errors
 
 from orderflow.broker.batches import read_with_our_reader
 from orderflow.broker.clients import milliseconds, reachable, shared_options
-from orderflow.broker.subscription import DAMAGE, locate_unreadable
+from orderflow.broker.consuming import DAMAGE
+from orderflow.broker.probing import locate_unreadable
 from orderflow.broker.topic import Topic, _Admin, _describe
 from orderflow.errors import BrokerError
 

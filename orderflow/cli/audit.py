@@ -6,9 +6,9 @@ It changes nothing and needs no service, only Kafka and the two databases.
 from __future__ import annotations
 
 import gc
-import sqlite3
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, Self
 
 import typer
 from rich.console import Console
@@ -17,10 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from orderflow.audit.auditor import audit as carry_out
 from orderflow.audit.differences import Findings
 from orderflow.cli.terminal import JsonOption, StackOption, settings_of, show_fields, show_json, show_table, text_of
-from orderflow.errors import OrderflowError
+from orderflow.errors import OrderflowError, SettingsError
 from orderflow.process import EX_INTERRUPTED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.progress import TaskID
 
     from orderflow.audit.tally import Tally
@@ -46,14 +48,13 @@ def audit(
 
     Examples: `orderflow audit`, `orderflow audit --ledger load.jsonl --json`.
     """
-    # Millions of values live as long as their partition: looking for garbage among them costs a tenth of the time.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
     findings = Findings(limit)
     try:
-        with _Bar() as bar:
+        with _Bar() as bar, _little_garbage():
             tally = carry_out(settings_of(stack), findings, bar, ledger)
-    except (OrderflowError, sqlite3.Error, OSError) as error:
+    except SettingsError:
+        raise
+    except (OrderflowError, OSError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(EX_INTERRUPTED) from None
@@ -75,6 +76,17 @@ def summary(findings: Findings, tally: Tally) -> dict[str, object]:
     }
 
 
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """Seldom look for garbage: millions of values live as long as their partition, and it costs a tenth of the time."""
+    usual = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
 class _Bar:
     """A progress bar, on a terminal."""
 
@@ -87,10 +99,10 @@ class _Bar:
             TextColumn("records"),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task: TaskID = self._progress.add_task("audit", total=None)
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

@@ -1,0 +1,88 @@
+"""Measure how fast a projection is checked and built anew: ``python benchmarks/checking.py --orders 500000``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import ceilings
+import filling
+import phases
+from figures import Figure, table
+
+from orderflow.stack import Stack
+
+#: What an audit may take, whatever the size of the topic.
+AUDIT_MB = 500
+
+
+class Run(NamedTuple):
+    """A command that was run: all of it, from its process's start to its end."""
+
+    seconds: float
+    peak_mb: float
+    said: dict[str, object]
+
+
+def command(stack: Stack, *arguments: str) -> Run:
+    """Run a command of orderflow; it must end with 0."""
+    whole = [sys.executable, "-m", "orderflow.cli.main", *arguments, "--json"]
+    with tempfile.TemporaryFile() as output:
+        begin = time.monotonic()
+        process = subprocess.Popen(whole, cwd=stack.directory, env=stack.env, stdout=output)  # noqa: S603 (ours)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, whole)
+        output.seek(0)
+        return Run(seconds, used.ru_maxrss * 1024 / 1e6, json.load(output))
+
+
+def measured(stack: Stack, events: int) -> list[Figure]:
+    """Audit the filled and applied topic, and rebuild from it."""
+    audit, rebuild = command(stack, "audit"), command(stack, "rebuild", "--yes")
+    note = "the whole command"
+    return [
+        Figure("audited", events / audit.seconds, "/s", at_least=50_000, of="kafka-python poll", note=note),
+        Figure("memory audit", audit.peak_mb, "MB", at_most=AUDIT_MB, note="peak, resident"),
+        Figure("rebuilt", events / rebuild.seconds, "/s", of="poll, then insert", note=note),
+        Figure("memory rebuild", rebuild.peak_mb, "MB", note="peak, resident"),
+    ]
+
+
+def main() -> int:
+    """Fill a topic, apply it, and measure."""
+    parser = argparse.ArgumentParser(description="Measure the audit and the rebuild.")
+    parser.add_argument("--orders", type=int, default=150_000, help="two events each")
+    events = 2 * parser.parse_args().orders
+    with tempfile.TemporaryDirectory(prefix="orderflow-bench-") as folder:
+        stack = Stack.create(Path(folder) / "stack")
+        try:
+            stack.up()
+            stack.stop(phases.CONSUMER)
+            filling.fill(stack.settings, events // 2)
+            applied = phases.applied(stack, events)
+            polled = ceilings.poll(stack.settings, events)
+            inserted = ceilings.inserts(stack.settings.orders_db, Path(folder))
+            found = [
+                *measured(stack, events),
+                Figure("events applied", applied, "/s"),
+                Figure("poll, then insert", 1 / (1 / polled + 1 / inserted), "/s"),
+                Figure("kafka-python poll", polled, "/s"),
+            ]
+        finally:
+            stack.down()
+    sys.stdout.write(table(found) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
