@@ -18,6 +18,7 @@ OrderflowError
 │   └── TopicMisconfigured exit with EX_CONFIG: the topic is not the one orderflow is built on
 ├── LogInDoubt             the log may not be the one that was applied: subscribe again, which finds out
 ├── RebuildRefused         tell the operator: the projection cannot be rebuilt from this topic
+├── RepublishRefused       tell the operator: what the log lost cannot be told as things are
 ├── LogReplaced            the log is not the one that was applied: open a new epoch, replay
 ├── StoreError
 │   ├── StoreUnavailable   answer 503, or wait: there is no database yet, or it is locked
@@ -129,6 +130,10 @@ class LogInDoubt(OrderflowError):
 
 class RebuildRefused(OrderflowError):
     """The projection cannot be rebuilt as things are; the message says why, and the way out."""
+
+
+class RepublishRefused(OrderflowError):
+    """What the log lost cannot be told as things are; the message says why, and the way out."""
 
 
 class LogReplaced(OrderflowError):

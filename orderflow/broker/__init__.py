@@ -6,8 +6,9 @@ set is in docs/adr, records 2 (publishing), 3 (reading) and 9 (the network clien
 
 from orderflow.broker.clients import reachable
 from orderflow.broker.fetching import End
+from orderflow.broker.probing import locate_unreadable
 from orderflow.broker.producer import Producer
-from orderflow.broker.subscription import Subscription, locate_unreadable
+from orderflow.broker.subscription import Subscription
 from orderflow.broker.topic import PARTITIONS, Topic, ensure_dead_letter_topic, ensure_topic, partition_of
 
 __all__ = [

@@ -9,6 +9,7 @@ whoever reads must look first whether it is still the same. See docs/adr/0014-no
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,10 @@ GONE = frozenset(
 )
 
 
+#: So many looks at the metadata may pass without the topic: a client that has just begun has not asked for it yet.
+LOOKS_MAX = 3
+
+
 class End(NamedTuple):
     """Where a partition ended when it was fetched, and in which epoch of its leader that was (-1: unknown)."""
 
@@ -60,13 +65,19 @@ class PinnedFetcher(Fetcher):
         self._asked: dict[Any, _Asked] = {}
         self._pinned: dict[int, object] = {}
         self._doubt: str | None = None
+        self._patience_s = LOOKS_MAX * self.config["metadata_max_age_ms"] / 1000
+        self._heard_of_at = time.monotonic()
         self.ends: dict[int, End] = {}
 
     def doubt(self) -> str | None:
         """Say why the log may not be the one that was read so far; None while nothing speaks for it."""
-        found = self._manager.cluster._topic_ids.get(self._topic.name, self._topic_id)  # noqa: SLF001 (no method says it)
-        if self._doubt is None and found != self._topic_id:
-            self._doubt = f"the topic {self._topic.name!r} has another id, or is gone"
+        found = self._manager.cluster._topic_ids.get(self._topic.name)  # noqa: SLF001 (no method says it)
+        if found is not None:
+            self._heard_of_at = time.monotonic()
+        if self._doubt is None and found not in (None, self._topic_id):
+            self._doubt = f"the topic {self._topic.name!r} has another id"
+        if self._doubt is None and time.monotonic() - self._heard_of_at > self._patience_s:
+            self._doubt = f"the cluster does not know of the topic {self._topic.name!r}"
         return self._doubt
 
     def _create_fetch_requests(self) -> dict[Any, tuple[Any, Mapping[TopicPartition, int]]]:

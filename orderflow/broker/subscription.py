@@ -5,7 +5,7 @@ records that were applied last, and only their being there shows that it is the 
 
 Three traps of kafka-python 3.0 shape this module. With an offset reset policy the client walks past a truncated log
 with an INFO line, so there is none. A batch that cannot be read raises out of ``poll()``, does not say where, and the
-next ``poll()`` spins for ever, so such a consumer is dropped at once and `locate_unreadable` looks with one of its own.
+next ``poll()`` spins for ever, so such a consumer is dropped at once and `orderflow.broker.probing` looks for it.
 And Kafka's committed offsets say nothing about the store: they are sent for lag tools only, and never waited for.
 """
 
@@ -13,43 +13,27 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
-from orderflow.broker.batches import read_with_our_reader
-from orderflow.broker.clients import milliseconds, shared_options
-from orderflow.broker.fetching import End, PinnedFetcher
+from orderflow.broker.clients import milliseconds
+from orderflow.broker.consuming import LEAST_WAIT_S, OUT_OF_RANGE, is_damage, new_consumer
+from orderflow.broker.probing import verify_ends
 from orderflow.errors import BrokerError, LogInDoubt, LogReplaced, Unreadable
-from orderflow.records import Position, UnreadableRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from orderflow.broker.fetching import End
     from orderflow.broker.topic import Topic
-    from orderflow.records import Record
+    from orderflow.records import Position, Record
     from orderflow.settings import Settings
 
 
-#: How long a wait for records takes at least, when there are none.
-LEAST_WAIT_S = 0.1
-
 #: How often Kafka is told the offsets, for lag tools.
 COMMIT_EVERY_S = 1.0
-
-#: Unreadable offsets that are looked for in one go; the rest is found in the next.
-UNREADABLE_RUN = 500
-
-OUT_OF_RANGE = (
-    kafka_errors.OffsetOutOfRangeError,
-    kafka_errors.NoOffsetForPartitionError,
-    kafka_errors.LogTruncationError,
-)
-
-
-#: What is raised for a batch that cannot be read, beside errors that are none of Kafka's.
-DAMAGE = (kafka_errors.CorruptRecordError, kafka_errors.UnsupportedCodecError)
 
 
 class Subscription:
@@ -69,13 +53,13 @@ class Subscription:
         self.positions = positions
         self._settings = settings
         self._topic = topic
-        self._seen = {number: end for number, end in (seen or {}).items() if self._lags_behind(number, end)}
+        self._seen = {number: end for number, end in (seen or {}).items() if self._unproven(number, end)}
         self._timeout_ms = milliseconds(settings.poll_timeout_s)
         self._max_records = settings.poll_max_records
         self._unverified: set[int] = set()
         self._committed_at = 0.0
         self._heard_at = time.monotonic()
-        self._consumer, self._fetcher = _consumer(
+        self._consumer, self._fetcher = new_consumer(
             settings,
             topic,
             "order-consumer",
@@ -89,8 +73,8 @@ class Subscription:
             metadata_max_age_ms=milliseconds(settings.log_check_s),
         )
         _wait_between_polls(self._consumer)
-        listener = _SeekToStore(self._consumer, positions, self._unverified, on_assigned)
-        self._consumer.subscribe([topic.name], listener=listener)
+        self._listener = _SeekToStore(self._consumer, positions, self._unverified, on_assigned)
+        self._consumer.subscribe([topic.name], listener=self._listener)
 
     def poll(self) -> list[Record]:
         """Wait for records, at most the poll timeout: those of one partition are in the sequence of offsets.
@@ -103,14 +87,19 @@ class Subscription:
 
         """
         if self._seen:
-            _verify_ends(self._settings, self._topic, self._seen)
+            verify_ends(self._settings, self._topic, self._seen)
             self._seen = {}
+        if self._listener.got_nothing:
+            self._listener.got_nothing = False
+            # Shared out while the topic was gone. A static member that comes back is given the same again, unless it
+            # joins anew; then the partitions that there are by now are shared out.
+            self._consumer._coordinator.request_rejoin()  # noqa: SLF001 (no method says it)
         try:
             polled = self._consumer.poll(timeout_ms=self._timeout_ms)
         except OUT_OF_RANGE as error:
             raise self._out_of_range(error) from error
         except Exception as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise BrokerError(f"Kafka refuses this consumer: {error}") from error
             raise Unreadable(f"{type(error).__name__}: {error}", self._reached()) from error
         if (doubt := self._fetcher.doubt()) is not None:
@@ -151,9 +140,10 @@ class Subscription:
         found = {p.partition: self._consumer.position(p, timeout_ms=0) for p in self._consumer.assignment()}
         return stored | {partition: offset for partition, offset in found.items() if offset is not None}
 
-    def _lags_behind(self, number: int, end: End) -> bool:
+    def _unproven(self, number: int, end: End) -> bool:
+        """Tell whether records in front of an end are vouched for by no anchor."""
         position = self.positions.get(number)
-        return end.leader_epoch >= 0 and end.offset > (position.next_offset if position else 0)
+        return end.leader_epoch >= 0 and end.offset > (position.next_offset if position and position.anchor else 0)
 
     def ends(self) -> dict[int, End]:
         """Tell how far the partitions were seen to reach: their records up to there were acknowledged."""
@@ -200,6 +190,7 @@ class _SeekToStore(ConsumerRebalanceListener):
         self._positions = positions
         self._unverified = unverified
         self._on_assigned = on_assigned
+        self.got_nothing = False
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Nothing to do: what was polled is applied or not, and the offsets are with it."""
@@ -212,82 +203,8 @@ class _SeekToStore(ConsumerRebalanceListener):
             else:
                 self._consumer.seek(partition, position.start)
             self._unverified.add(partition.partition)
+        self.got_nothing = not assigned
         self._on_assigned([p.partition for p in assigned])
-
-
-def _verify_ends(settings: Settings, topic: Topic, ends: Mapping[int, End]) -> None:
-    """Make sure that the log still reaches as far as it was seen to, with the records of that time.
-
-    What was not applied yet has no anchor. But a broker knows where each epoch of its leaders ended, and a cut moves
-    that: kafka-python asks for it when it is told the epoch of an offset.
-
-    Raises:
-        LogInDoubt: Kafka did not say.
-        LogReplaced: it does not.
-
-    """
-    consumer, fetcher = _consumer(settings, topic, "order-consumer-probe", fetch_max_wait_ms=1)
-    try:
-        partitions = {TopicPartition(topic.name, number): end for number, end in ends.items()}
-        consumer.assign(list(partitions))
-        for partition, end in partitions.items():
-            consumer.seek(partition, OffsetAndMetadata(end.offset, "", end.leader_epoch))
-        deadline = time.monotonic() + settings.kafka_request_timeout_s
-        while fetcher.ends.keys() != ends.keys():
-            consumer.poll(timeout_ms=milliseconds(LEAST_WAIT_S), max_records=1)
-            if fetcher.doubt() is not None or time.monotonic() > deadline:
-                raise LogInDoubt(fetcher.doubt() or "Kafka did not say where its partitions end")
-    except OUT_OF_RANGE as error:
-        raise LogReplaced(f"Records are gone that were there and had not been applied yet: {error}") from error
-    except kafka_errors.KafkaError as error:
-        raise LogInDoubt(f"Kafka did not say where its partitions end: {error}") from error
-    finally:
-        consumer.close(autocommit=False, timeout_ms=1_000)
-
-
-def locate_unreadable(
-    settings: Settings, topic: Topic, reached: Mapping[int, int], goes_on: Callable[[], bool] = lambda: True
-) -> list[UnreadableRecord]:
-    """Find the records at and behind the reached offsets that cannot be read; none means that it has passed.
-
-    Reads with consumers of its own, which belong to no group, and asks before each whether to go on.
-
-    Raises:
-        BrokerError: Kafka refuses to be read; nothing is known of the records.
-
-    """
-    found: list[UnreadableRecord] = []
-    for number, offset in sorted(reached.items()):
-        partition = TopicPartition(topic.name, number)
-        for at in range(offset, offset + UNREADABLE_RUN):
-            error: str | None = "not tried"
-            for _ in range(1 + settings.unreadable_retries):
-                if not goes_on():
-                    return found
-                error = error and _try_to_read(settings, topic, partition, at)
-            if error is None:
-                break
-            found.append(UnreadableRecord(number, at, error))
-    return found
-
-
-def _try_to_read(settings: Settings, topic: Topic, partition: TopicPartition, offset: int) -> str | None:
-    """Read one record; its error, or None when it can be read or nothing is there."""
-    consumer, _ = _consumer(settings, topic, "order-consumer-probe", max_poll_records=1)
-    try:
-        consumer.assign([partition])
-        consumer.seek(partition, offset)
-        consumer.poll(timeout_ms=milliseconds(settings.poll_timeout_s))
-    except OUT_OF_RANGE:
-        return None
-    except Exception as error:
-        if not _is_damage(error):
-            raise BrokerError(f"Kafka refuses to be read: {error}") from error
-        return f"{type(error).__name__}: {error}"
-    else:
-        return None
-    finally:
-        consumer.close(autocommit=False, timeout_ms=1_000)
 
 
 def _wait_between_polls(consumer: KafkaConsumer) -> None:
@@ -299,24 +216,3 @@ def _wait_between_polls(consumer: KafkaConsumer) -> None:
     coordinator = consumer._coordinator  # noqa: SLF001 (no option says it)
     due_in_s = coordinator.time_to_next_poll
     coordinator.time_to_next_poll = lambda: max(due_in_s(), LEAST_WAIT_S)
-
-
-def _is_damage(error: Exception) -> bool:
-    """Tell what parsing a record raises from what the cluster answers."""
-    return isinstance(error, DAMAGE) or not isinstance(error, kafka_errors.KafkaError)
-
-
-def _consumer(settings: Settings, topic: Topic, client_id: str, **more: Any) -> tuple[KafkaConsumer, PinnedFetcher]:
-    """Make a consumer that can fetch nothing but this very topic."""
-    options = shared_options(settings, client_id) | {
-        "metrics_enabled": False,
-        "enable_auto_commit": False,
-        "auto_offset_reset": "none",
-        "allow_auto_create_topics": False,
-        "request_timeout_ms": milliseconds(max(settings.kafka_request_timeout_s, settings.session_timeout_s + 1)),
-        "fetch_max_wait_ms": min(500, milliseconds(settings.poll_timeout_s)),
-    }
-    consumer = KafkaConsumer(**options | more)
-    consumer._fetcher = fetcher = PinnedFetcher(consumer, topic)  # noqa: SLF001 (it has no setting for it)
-    read_with_our_reader(consumer)
-    return consumer, fetcher

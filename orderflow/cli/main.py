@@ -15,6 +15,7 @@ from orderflow.cli.config import config
 from orderflow.cli.demo import demo
 from orderflow.cli.load import load
 from orderflow.cli.rebuild import rebuild
+from orderflow.cli.republish import republish
 from orderflow.cli.status import status
 from orderflow.errors import OrderflowError, SettingsError
 
@@ -24,6 +25,7 @@ app.command()(config)
 app.command()(demo)
 app.command()(load)
 app.command()(rebuild)
+app.command()(republish)
 app.command()(audit)
 app.add_typer(stack.app, name="stack")
 app.add_typer(outbox.app, name="outbox")

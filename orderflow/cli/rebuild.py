@@ -38,7 +38,10 @@ def rebuild(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask where something differs.")] = False,
     drop_lost: Annotated[
-        bool, typer.Option("--drop-lost", help="Also drop what the log does not have any more. It is nowhere else.")
+        bool,
+        typer.Option(
+            "--drop-lost", help="Drop what the log has lost; it is nowhere else. First: `orderflow republish`."
+        ),
     ] = False,
     scratch: Annotated[
         bool,
@@ -53,14 +56,14 @@ def rebuild(
 
     Examples: `orderflow rebuild --dry-run`, `orderflow rebuild --yes`, `orderflow rebuild --from-scratch`.
     """
-    if scratch and (dry_run or drop_lost):
-        fail("--from-scratch goes with neither --dry-run nor --drop-lost")
+    if scratch and dry_run:
+        fail("--from-scratch does not go with --dry-run")
     settings = settings_of(stack)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: tidy up, and start what was stopped
     with _consumer_stopped(stack, quiet=as_json), _writers_lock(settings):
         if scratch:
             with _progress(quiet=as_json) as tell:
-                kept = from_scratch(settings, tell)
+                kept = from_scratch(settings, tell, drop_lost=drop_lost)
             _tell_scratch(settings, kept, as_json=as_json)
             return
         try:
@@ -84,14 +87,14 @@ def _rebuild(settings: Settings, *, dry_run: bool, yes: bool, keep_lost: bool, q
         found = work.differences(EXAMPLES)
         if not quiet:
             _tell_differences(found)
-        if dry_run or (found.total and not yes and not _confirmed(found)):
+        if dry_run or (found.total and not yes and not _confirmed(found, may_ask=not quiet)):
             return False, found
         work.swap()
         return True, found
 
 
-def _confirmed(found: Differences) -> bool:
-    if not sys.stdin.isatty():
+def _confirmed(found: Differences, *, may_ask: bool) -> bool:
+    if not (may_ask and sys.stdin.isatty()):
         typer.echo(f"{found.total} rows differ; look at them, and say --yes to let the new ones take effect", err=True)
         return False
     return typer.confirm(f"{found.total} rows differ. Let the new ones take effect?")
@@ -115,21 +118,25 @@ def _writers_lock(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _consumer_stopped(stack: Path, *, quiet: bool) -> Iterator[None]:
-    """Stop the consumer where Supervisor runs it, and start it again, however this ends."""
+    """Stop the consumer where Supervisor runs it, and start it again, however this ends; not one that was stopped."""
     conf = stack / CONF
     supervisor = Supervisor(read_socket(conf)) if conf.exists() else None
-    if supervisor is None or not supervisor.alive() or not supervisor.program(CONSUMER).running:
+    state = supervisor.program(CONSUMER).state if supervisor is not None and supervisor.alive() else "STOPPED"
+    if supervisor is None or state == "STOPPED":
         yield
         return
-    if not quiet:
-        typer.echo(f"stopping {CONSUMER}", err=True)
-    supervisor.stop(CONSUMER)
+    starts = state in ("RUNNING", "STARTING")  # One that gave up is started where this has helped.
     try:
+        if starts and not quiet:
+            typer.echo(f"stopping {CONSUMER}", err=True)
+        supervisor.stop(CONSUMER)
         yield
+        starts = True
     finally:
-        supervisor.start(CONSUMER)
-        if not quiet:
-            typer.echo(f"started {CONSUMER}", err=True)
+        if starts:
+            supervisor.start(CONSUMER)
+            if not quiet:
+                typer.echo(f"started {CONSUMER}", err=True)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from orderflow.projection import Projection, runs
 from orderflow.records import Record, UnreadableRecord
+from orderflow.store.sqlite import is_damage, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from orderflow.broker.log_reader import LogReader, Span
     from orderflow.store.writer import Writer
@@ -33,9 +34,33 @@ def read_into(
                 writer.write(projection.skip_unreadable([p for p in part if isinstance(p, UnreadableRecord)], 1).batch)
             else:
                 for run in runs([p for p in part if isinstance(p, Record)]):
-                    writer.write(projection.project(run).batch)
+                    _apply(writer, projection, run)
             done += len(part)
             tell(done)
+
+
+def _apply(writer: Writer, projection: Projection, run: Sequence[Record]) -> None:
+    """Apply one run; as in the consumer, an error that nobody foresaw costs only the record that raises it."""
+    try:
+        writer.write(projection.project(run).batch)
+    except Exception as error:
+        if is_damage(error) or is_transient(error):
+            raise
+        if len(run) == 1:
+            _skip(writer, projection, run[0], error)
+            return
+        for record in run:
+            _apply(writer, projection, [record])
+
+
+def _skip(writer: Writer, projection: Projection, record: Record, error: Exception) -> None:
+    """Skip a record with its trace; where even that fails, keep its place alone."""
+    try:
+        writer.write(projection.skip_unforeseen(record, error).batch)
+    except Exception as worse:
+        if is_damage(worse) or is_transient(worse):
+            raise
+        writer.write(projection.skip_bare(record, worse).batch)
 
 
 def _parts(found: Iterable[Record | UnreadableRecord]) -> Iterator[list[Record | UnreadableRecord]]:

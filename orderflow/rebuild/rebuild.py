@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Self
 
 from orderflow.broker.log_reader import LogReader, Span, find_topic
 from orderflow.clock import now_ms
-from orderflow.errors import RebuildRefused
+from orderflow.errors import RebuildRefused, StoreError
 from orderflow.projection import Projection
 from orderflow.projection.healing import refold
 from orderflow.rebuild.reading import read_into
+from orderflow.store import lost
 from orderflow.store.differences import Differences, compare
+from orderflow.store.reader import Reader
 from orderflow.store.second_set import SecondSet
 from orderflow.store.sqlite import immediate, open_writer
 from orderflow.store.writer import Writer
@@ -120,13 +122,13 @@ class Rebuild:
         self._tables.swap()
 
 
-def from_scratch(settings: Settings, tell: Callable[[int, int], None]) -> Path | None:
+def from_scratch(settings: Settings, tell: Callable[[int, int], None], *, drop_lost: bool = False) -> Path | None:
     """Build a new file from all that the topic has, and let it take the place of the old one, which is kept.
 
     Gives the name under which the old one is kept; None where there was none.
 
     Raises:
-        RebuildRefused: there is no topic.
+        RebuildRefused: there is no topic, or the old file can be read and has what the topic does not have.
         BrokerError: Kafka does not let it be read.
 
     """
@@ -138,14 +140,37 @@ def from_scratch(settings: Settings, tell: Callable[[int, int], None]) -> Path |
         LogReader(settings, topic, CLIENT_ID) as log,
         closing(open_writer(building, busy_timeout_s=settings.store_busy_timeout_s)) as connection,
     ):
+        held = log.spans()
+        if not drop_lost:
+            _refuse_to_drop(settings, topic, held)
         writer = Writer(settings, connection)
         epoch = writer.open_epoch(topic, "built from scratch")
-        spans = {number: span for number, span in log.spans().items() if span.end > span.begin}
+        spans = {number: span for number, span in held.items() if span.end > span.begin}
         total = sum(span.end - span.begin for span in spans.values())
         read_into(writer, Projection(writer, topic.topic_id, epoch), log, spans, lambda done: tell(done, total))
     kept = _set_aside(path)
     building.rename(path)
     return kept
+
+
+def _refuse_to_drop(settings: Settings, topic: Topic, held: dict[int, Span]) -> None:
+    """Refuse where the old file has events that are nowhere else. One that cannot be read is set aside as it is."""
+    reader = Reader(settings)
+    try:
+        current = lost.epoch(reader)
+        if current is None:
+            return
+        cut = any(one.next_offset > held[number].end for number, one in lost.reached(reader).items())
+        epoch = current[0] + (topic.topic_id != current[1] or cut)  # of a log that nobody has read yet
+        count = lost.LostEvents(reader, epoch, {number: span.begin for number, span in held.items()}).count()
+    except StoreError:
+        return
+    if count:
+        raise RebuildRefused(
+            f"{settings.orders_db} has {count} events that are not known to be on the topic any more. Start the "
+            "order-consumer, and send them again with `orderflow republish`; to build the file without them say "
+            "--drop-lost."
+        )
 
 
 def _topic(settings: Settings) -> Topic:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from orderflow.broker import partition_of
+from orderflow.broker import PARTITIONS, Subscription, ensure_topic, partition_of
+from orderflow.errors import LogInDoubt
 from tests.support.lost_log import SHORT, Life, beside
+from tests.support.messages import admin
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orderflow.broker import Topic
     from orderflow.settings import Settings
     from tests.support.broker import Broker
 
@@ -43,14 +46,13 @@ def life(settings: Settings) -> Iterator[Life]:
         yield life
 
 
-@pytest.mark.parametrize("count", [0, 3, 8], ids=["nothing", "less", "more"])
-@pytest.mark.parametrize("behind", [False, True], ids=["idle", "behind"])
-def test_a_topic_that_is_made_anew_is_noticed_whatever_is_written_to_it(
-    life: Life, count: int, *, behind: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("consumer", "count"), [("idle", 0), ("idle", 3), ("idle", 8), ("behind", 0), ("behind", 8), ("stopped", 8)]
+)
+def test_a_topic_that_is_made_anew_is_noticed_whatever_is_written_to_it(life: Life, consumer: str, count: int) -> None:
     """With more records than the old one had, an offset goes on where it stopped, and finds the records of others."""
-    with life.held_up() if behind else nullcontext():
-        if behind:
+    with life.in_state(consumer):
+        if consumer == "behind":
             life.write(*WAITING)
             life.remember()
         life.make_topic_anew()
@@ -65,9 +67,42 @@ def test_a_topic_that_is_made_anew_is_noticed_whatever_is_written_to_it(
 def test_a_topic_that_is_deleted_is_noticed_though_nobody_makes_it_anew(life: Life) -> None:
     life.delete_topic()
 
-    until(lambda: life.alerts(), "the alert is there", within_s=10)
+    until(life.alerts, "the alert is there", within_s=10)
     life.write(*SECOND)
     life.check(epoch=2)
+
+
+def test_partitions_that_were_shared_out_while_the_topic_was_gone_are_shared_out_again(settings: Settings) -> None:
+    """A static member that comes back is given what it had, and that was nothing."""
+    given: list[list[int]] = []
+
+    def poll_until_given(topic: Topic, wanted: list[int]) -> None:
+        with closing(Subscription(settings, topic, {}, lambda partitions: given.append(sorted(partitions)))) as one:
+            until(lambda: _polled(one) and given[-1:] == [wanted], f"{wanted} are given", within_s=10)
+            if wanted and not given[1:]:
+                with admin(settings) as client:
+                    client.delete_topics([settings.topic])
+                until(lambda: _polled(one) and given[-1] == [], "nothing is given", within_s=10)
+
+    everything = list(range(PARTITIONS))
+    poll_until_given(ensure_topic(settings, "test"), everything)
+    poll_until_given(ensure_topic(settings, "test"), everything)
+
+
+def test_a_topic_that_is_gone_before_anything_was_fetched_is_noticed(settings: Settings) -> None:
+    """There is no leader to fetch from, so no fetch can tell it."""
+    topic = ensure_topic(settings, "test")
+    with admin(settings) as client:
+        client.delete_topics([settings.topic])
+
+    with closing(Subscription(settings, topic, {})) as subscription, pytest.raises(LogInDoubt):
+        until(subscription.poll, "a doubt is raised", within_s=10)
+
+
+def _polled(subscription: Subscription) -> bool:
+    with suppress(LogInDoubt):
+        subscription.poll()
+    return True
 
 
 def test_a_start_that_moves_past_a_consumer_that_is_behind_is_noticed(life: Life) -> None:

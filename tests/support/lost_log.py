@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 import uuid
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
@@ -30,6 +30,7 @@ from orderflow.stack import free_ports, project_file
 from tests.support import store
 from tests.support.broker import _running
 from tests.support.messages import admin, produce
+from tests.support.raw_batches import Segment
 from tests.support.topic import TopicReader, TopicRecord
 from tests.support.waiting import is_alive, until
 
@@ -118,6 +119,10 @@ class Node:
         for derived in (*folder.glob("*index"), *folder.glob("*.snapshot")):
             derived.unlink()
 
+    def segment(self, topic: str, partition: int) -> Segment:
+        """Give a partition's log file, to damage it. The broker is stopped."""
+        return Segment(self._data, topic, partition)
+
     def copy(self) -> Path:
         """Keep a copy of all data, as a backup does. The broker is stopped."""
         copy = self.folder / f"copy-{uuid.uuid4()}"
@@ -145,30 +150,55 @@ class Life:
     settings: Settings
     #: What was on the log before it was lost.
     before: list[TopicRecord] = field(default_factory=list)
-    pid: int = 0
+    _process: subprocess.Popen[bytes] = field(init=False, repr=False)
 
     @classmethod
     @contextmanager
     def of(cls, settings: Settings) -> Iterator[Self]:
         """Run the order consumer, as Supervisor does, on a topic of its own."""
         ensure_topic(settings, "test")
-        life = cls(settings)
         settings.var.mkdir(parents=True)
-        with (settings.var / "order-consumer.log").open("wb") as output:
-            process = subprocess.Popen(
+        life = cls(settings)
+        life._start()
+        try:
+            yield life
+            assert life._process.poll() is None, "the consumer has ended: it was to notice without a restart"
+        finally:
+            life._kill()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Kill the consumer, and start it again at the end of the block."""
+        self._kill()
+        yield
+        self._start()
+
+    def _start(self) -> None:
+        with (self.settings.var / "order-consumer.log").open("ab") as output:
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "order_consumer"],
                 cwd=project_file("."),
-                env=inherited(settings=False) | settings.environ() | {"PYTHONPATH": ".:http:workers"},
+                env=self.env | {"PYTHONPATH": ".:http:workers"},
                 stdout=output,
                 stderr=output,
             )
-        try:
-            life.pid = process.pid
-            yield life
-            assert process.poll() is None, "the consumer has ended: it was to notice without a restart"
-        finally:
-            process.kill()
-            process.wait(timeout=20)
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait(timeout=20)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def directory(self) -> Path:
+        """Where commands are run."""
+        return self.settings.var
+
+    @property
+    def env(self) -> dict[str, str]:
+        return inherited(settings=False) | self.settings.environ()
 
     # Writing.
 
@@ -177,10 +207,12 @@ class Life:
         produce(self.settings, [_record(order_id, status) for order_id, status in events])
 
     def write_many(self, *events: Event) -> None:
-        """Write events as fast as it goes, in larger batches."""
+        """Write events as fast as it goes, in batches of a hundred."""
         records = [_record(order_id, status) for order_id, status in events]
+        raw = [RawRecord(one["value"], one["key"]) for one in records]
         with RawProducer(self.settings) as producer:
-            producer.send([RawRecord(one["value"], one["key"]) for one in records])
+            for start in range(0, len(raw), 100):
+                producer.send(raw[start : start + 100])
 
     def remember(self) -> None:
         """Remember what is on the topic: from now on it may be lost."""
@@ -229,6 +261,12 @@ class Life:
         partition = TopicPartition(self.settings.topic, partition_of(order_id.encode()))
         with admin(self.settings) as client:
             client.delete_records({partition: before})
+
+    @contextmanager
+    def in_state(self, name: str) -> Iterator[None]:
+        """Have the consumer ``idle``, ``behind`` or ``stopped`` for the block."""
+        with {"idle": nullcontext, "behind": self.held_up, "stopped": self.stopped}[name]():
+            yield
 
     @contextmanager
     def held_up(self) -> Iterator[None]:
