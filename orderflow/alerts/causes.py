@@ -144,8 +144,7 @@ _FACTS: dict[str, Facts] = {
         "A database was written by another version of orderflow.",
         (
             "The alert's detail says which file: `orderflow alerts list`, or `grep alert.opened var/log/*.log`.",
-            "Where it is orders.db, move it away: `mkdir -p var/old`, `mv var/orders.db* var/old/`.",
-            "Have it built anew from the topic: `supervisorctl start order-consumer`.",
+            "Where it is orders.db, build it anew; the old file is kept: `orderflow rebuild --from-scratch`.",
             "Where it is outbox.db, keep it: events wait in it. Run the version of orderflow that wrote it.",
         ),
         "Resolved when the database can be opened.",
@@ -158,7 +157,8 @@ _FACTS: dict[str, Facts] = {
             "See whether Kafka lost its data: `ls -l var/kafka/data`, `tail -n 50 var/log/kafka.log`.",
             "See whether this is another cluster or topic: `orderflow config`.",
             "Where the right data is elsewhere, put it back between `orderflow stack down` and `orderflow stack up`.",
-            "What the topic lost is in var/orders.db alone. Copy it: `mkdir -p var/old`, `cp var/orders.db* var/old/`.",
+            "What the topic lost is in var/orders.db alone: never remove that file.",
+            "See what is lost: `orderflow republish --dry-run`. Send it before new events come: `orderflow republish`.",
         ),
     ),
     Cause.LOG_STARTS_LATE: Facts(
@@ -167,7 +167,8 @@ _FACTS: dict[str, Facts] = {
         (
             "See which partition, and where it begins: `orderflow alerts list`.",
             "Find out who removed records (retention, or a person): `tail -n 50 var/log/kafka.log`.",
-            "Orders whose create is gone are unknown: their updates are skipped as `unknown_order`.",
+            "Orders whose create is gone are unknown; their updates: `orderflow skipped list --reason unknown_order`.",
+            "Create such an order anew, then send them again: `orderflow skipped redrive --order ORDER_ID --at-end`.",
         ),
     ),
     Cause.INTERNAL_ERROR: Facts(
@@ -175,18 +176,20 @@ _FACTS: dict[str, Facts] = {
         "A record was skipped because applying it raised an error that nobody foresaw.",
         (
             "See the error with its trace: `grep batch.failed var/log/order-consumer.log | tail -n 1`.",
-            "See the records: `grep internal_error var/log/order-consumer.log | tail`. They are kept as they came.",
-            "It is a bug of orderflow: report the trace and the record. The order lacks this event until it is mended.",
+            "See the records: `orderflow skipped list --reason internal_error`, `orderflow skipped show ID`.",
+            "It is a bug of orderflow: report the trace and the record. The order lacks this event meanwhile.",
+            "With the mended version let them take effect: `orderflow skipped redrive --reason internal_error`.",
         ),
     ),
     Cause.UNREADABLE_RECORD: Facts(
         "warning",
         "Records of the topic cannot be read, and were skipped.",
         (
-            "See where they are, and what is wrong: `grep unreadable_record var/log/order-consumer.log | tail`.",
+            "See where they are, and what is wrong: `orderflow skipped list --reason unreadable_record`.",
             "Find out who wrote them: a header's name that is not UTF-8, or a codec that is not installed.",
             "Where a checksum is wrong, suspect the broker's disk: `tail -n 50 var/log/kafka.log`.",
-            "What they said is to be sent again by whoever sent it.",
+            "Where the value is known, send it again at the end: `orderflow skipped redrive ID --at-end`.",
+            "Else its sender sends it again. Then give up what is left: `orderflow skipped discard ID --because TEXT`.",
         ),
     ),
     Cause.SKIP_FLOOD: Facts(
