@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 import bottle
 import msgspec
@@ -49,7 +50,7 @@ class SkippedMessages:
         """Answer ``GET /skipped-messages[?state=&reason=&orderId=][&limit=&cursor=]``, newest first."""
         state = parameters.choice("state", "open", STATES)
         reason = parameters.choice("reason", "all", REASONS)
-        order_id = bottle.request.query.get("orderId")
+        order_id = _order_id()
         limit = parameters.number("limit", 100, 1, 1_000)
         cursor = parameters.number("cursor", 2**63 - 1, 1, 2**63 - 1)
         wanted = Wanted(
@@ -59,7 +60,9 @@ class SkippedMessages:
         )
         rows = self._desk.skips.newest(wanted, limit, cursor)
         if len(rows) == limit:
-            chosen = {"state": state, "reason": reason} | ({"orderId": order_id} if order_id else {})
+            chosen = {"state": state, "reason": reason}
+            if order_id is not None:
+                chosen["orderId"] = quote(order_id, safe="")
             parameters.point_to_next("/skipped-messages", **chosen, limit=limit, cursor=rows[-1].number)
         return JSON_ENCODER.encode(
             {
@@ -117,6 +120,12 @@ class SkippedMessages:
             detail = f"There is no skipped message {given[:60]!r}; GET /skipped-messages lists those there are."
             raise Problem(404, "unknown-skip", detail)
         return skip
+
+
+def _order_id() -> str | None:
+    """Give the order that is asked for; bytes that are no UTF-8 are no order's id."""
+    query = bottle.request.query
+    return None if "orderId" not in query else query.getunicode("orderId", "")
 
 
 def _only(prepared: Prepared) -> Remedy:

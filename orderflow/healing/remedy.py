@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from orderflow import events
+from orderflow import controls, events
 from orderflow.controls import Discarded, Repaired, control_id
 from orderflow.envelope import OPERATOR, control_message, event_message
 from orderflow.errors import HealingRefused, InvalidEvent, InvalidMending
@@ -106,7 +106,12 @@ class _Maker:
             topic_id=self._topic_id, partition=skip.partition, offset=skip.offset, author=wish.author,
             reason=wish.reason or "", operation=self._context.operation, occurred_at=events.now(),
         )  # fmt: skip
-        return control_message(control, skip.key, skip.order_id or "", self._context.trace)
+        message = control_message(control, skip.key, skip.order_id or "", self._context.trace)
+        try:
+            controls.decode(message.value)  # As a part of the control the event is nested one level deeper.
+        except InvalidEvent as error:
+            raise InvalidMending("invalid-event", f"The event cannot stand in a repair: {error.detail}") from None
+        return message
 
     def at_end(self, wish: Redrive) -> Remedy:
         """Make an ordinary event with an id of its own, and the discard that names it."""

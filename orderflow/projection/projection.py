@@ -185,9 +185,10 @@ class Projection:
             return projected
         projected.batch = heal(control, record, self._writer.places, self._topic_id, self.epoch)
         (row,) = projected.batch.controls
-        projected.counts[f"control.{row.verdict}"] += 1
         if row.verdict == Verdict.INVALID_CONTROL:
             self._skip_control(projected, record, InvalidEvent(SkipReason.INVALID_CONTROL, row.detail))
+        else:
+            projected.counts[f"control.{row.verdict}"] += 1
         self._move(projected.batch, record, control.event_id)
         return projected
 

@@ -95,7 +95,7 @@ def skipped_row(read: Read, epoch: int, cause: Cause) -> SkippedRow:
     """Give the row of a record that is not applied, as it came."""
     record = read.record
     if isinstance(read.event, InvalidEvent):
-        damaged = cause.reason in DAMAGED and not (cause.trace and controls.is_control(record.value))
+        damaged = read.event.reason in DAMAGED and not (cause.trace and controls.is_control(record.value))
         order_id = _order_of_key(record) if damaged else None
         placed, event_id = order_id is not None, _known_event_id(record, cause.reason)
     else:

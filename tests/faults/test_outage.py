@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +11,11 @@ import pytest
 from tests.support import store
 from tests.support.load import Load, run_together
 from tests.support.outage import Rounds, alerts, ask, by_order, log_lines, slowest_s, went_and_came_back
+from tests.support.store_trouble import small_disk
 from tests.support.truth import check_truth
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from orderflow.settings import Settings
@@ -173,23 +172,6 @@ def _published(stack: Stack, ledger: object, name: str) -> bool:
     (entry,) = run_together(stack.settings, 1, lambda writer: writer.create(f"{name}-{time.monotonic_ns()}") and None)
     ledger.entries.append(entry)  # type: ignore[attr-defined]
     return bool(entry.published)
-
-
-@contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """A disk of its own, that is soon full. It takes the right to mount one."""
-    folder.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["/bin/mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["/bin/umount", "-l", str(folder)], check=True)
 
 
 def test_the_outbox_on_a_full_disk(make_stack: MakeStack, figures: Figures, tmp_path: Path) -> None:

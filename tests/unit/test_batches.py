@@ -162,6 +162,17 @@ def test_a_wrong_checksum_or_a_format_of_old_is_told() -> None:
         taken(bytes(data))
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_batch_that_unpacks_to_more_than_is_read_is_refused(monkeypatch: pytest.MonkeyPatch, codec: str) -> None:
+    """A few packed bytes can hold more than a store takes."""
+    monkeypatch.setattr(batches, "BATCH_MAX_BYTES", 100_000)
+    small, large = (batch_of([(b"k", bytes(size), [])], CODECS[codec]) for size in (90_000, 100_000))
+
+    assert len(taken(small)) == 1
+    with pytest.raises(CorruptRecordError, match="when it is unpacked"):
+        taken(large)
+
+
 @given(st.binary(max_size=200), st.integers(0, 20))
 def test_no_payload_breaks_it_but_with_its_own_error(payload: bytes, count: int) -> None:
     """Whatever stands behind a header that promises records."""

@@ -2,7 +2,9 @@
 
 import json
 import math
+import time
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
 
 import msgspec
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orderflow import events
+from orderflow import controls, events
 from orderflow.errors import InvalidEvent
 from orderflow.events import OrderCreated, SkipReason, StatusChanged, decode, encode, fingerprint
 from orderflow.orders import Currency, Item, Money, Order, Status, total
@@ -109,6 +111,10 @@ def test_any_json_in_any_field_decodes_or_is_refused(value: object, event: dict[
         (b"[]", "invalid_event"),
         (b"{}", "invalid_event"),
         (b'{"type": 1}', "invalid_event"),
+        (b'{"type": 1,,, "order_id": "a"}', "malformed_json"),
+        (b'{"type": {"a": 1, "order_id": "x"}', "malformed_json"),
+        (b'"order.status_changed", "order_id": "x"}', "malformed_json"),
+        (b"[1, 2", "malformed_json"),
         (b'{"type": "order.deleted"}', "unknown_type"),
         (b"[" * 100_000, "malformed_json"),
         (b'{"type": "order.created", "order": ' + b"[" * 100_000, "malformed_json"),
@@ -152,6 +158,27 @@ def test_what_is_no_event_is_refused_with_its_reason(raw: bytes | None, reason: 
 
     assert refused.value.reason == reason
     assert refused.value.detail.endswith(".")
+
+
+@pytest.mark.parametrize("ask", [events.type_of, events.claimed_event_id, controls.is_control])
+@pytest.mark.parametrize(
+    "value", [b'{"type":"message.\xff"}', b'{"event_id":"\xff\\"}', b'{"type":"message.' + b"[" * 100_000]
+)
+def test_a_look_at_a_damaged_value_raises_nothing(ask: Callable[[bytes], object], value: bytes) -> None:
+    """What only wants to know a type or an id gets none from bytes that are no UTF-8, or no JSON."""
+    assert not ask(value)
+
+
+@pytest.mark.parametrize("tail", [b'"' + b'\\"' * 500_000, b'"' * 1_000_000, b"[" * 1_000_000])
+def test_the_time_to_refuse_grows_with_the_length_alone(tail: bytes) -> None:
+    """A megabyte of brackets and quotes, closed or not, holds nobody up."""
+    began = time.process_time()
+
+    with pytest.raises(InvalidEvent) as refused:
+        decode(b"[" * 501 + tail)
+
+    assert refused.value.reason == "malformed_json"
+    assert time.process_time() - began < 2
 
 
 def test_an_event_without_id_and_time_is_one() -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import sys
 
+import structlog
+
 from order_consumer.consumer import PROGRAM, OrderConsumer
 from orderflow.alerts import Cause
+from orderflow.delays import growing_delays
 from orderflow.errors import StoreDamaged
-from orderflow.store.sqlite import DatabaseError, is_damage
+from orderflow.store.sqlite import DatabaseError, is_damage, is_transient
 from orderflow.store.writer import Writer
 from orderflow.worker import Worker, run
+
+log = structlog.get_logger(PROGRAM)
 
 
 def main() -> int:
@@ -25,7 +30,9 @@ def consume(worker: Worker) -> None:
     gc.set_threshold(100_000, 50, 50)
     settings, alerts, stop, heartbeat = worker
     try:
-        writer = Writer(settings)
+        writer = open_writer(worker)
+        if writer is None:
+            return
         for cause in (Cause.STORE_INCOMPATIBLE, Cause.STORE_DAMAGED):
             alerts.resolve(cause, "The database was opened.")
         OrderConsumer(settings, writer, alerts, stop, heartbeat).run()
@@ -35,6 +42,21 @@ def consume(worker: Worker) -> None:
         raise StoreDamaged(
             f"{settings.orders_db} is damaged ({error}); build it anew with `orderflow rebuild --from-scratch`"
         ) from error
+
+
+def open_writer(worker: Worker) -> Writer | None:
+    """Open the store; wait while it is locked or the disk is full. None when asked to stop meanwhile."""
+    for delay_s in growing_delays(worker.settings):
+        try:
+            return Writer(worker.settings)
+        except DatabaseError as error:
+            if not is_transient(error):
+                raise
+            log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
+            worker.heartbeat.beat("waiting", f"the store: {error}")
+        if worker.stop.wait(delay_s):
+            break
+    return None
 
 
 if __name__ == "__main__":

@@ -102,9 +102,9 @@ class Applier:
 
     def _store(self, project: Callable[[Sequence[Record]], Projected], records: Sequence[Record]) -> Projected:
         """Project and write; while the store is locked or the disk is full, wait and try again. Nothing is skipped."""
-        for delay_s in growing_delays(self._settings):
+        for tries, delay_s in enumerate(growing_delays(self._settings)):
             try:
-                projected = project(records)
+                projected = project(self._not_stored(records) if tries else records)
                 self._writer.write(projected.batch)
                 break
             except DatabaseError as error:
@@ -114,7 +114,6 @@ class Applier:
                 self._beat("waiting", f"the store: {error}")
                 if self._stop.wait(delay_s):
                     raise Stopped from error
-                records = self._not_stored(records)
         for row in projected.batch.positions.values():
             anchor = None if row.last_offset is None else Anchor(row.last_offset, row.last_checksum or 0)
             self.positions[row.partition] = Position(row.next_offset, anchor)

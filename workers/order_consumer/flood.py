@@ -34,7 +34,7 @@ class FloodWatch:
 
     def __init__(self, settings: Settings, alerts: AlertBook) -> None:
         self._records_max = settings.flood_records
-        self._limit = settings.flood_share * settings.flood_records
+        self._share = settings.flood_share
         self._alerts = alerts
         self._portions: deque[_Portion] = deque()
         self._records = 0
@@ -49,9 +49,10 @@ class FloodWatch:
             self._examples.setdefault(row.reason, deque(maxlen=EXAMPLES)).append(row)
         self._add(_Portion(records, Counter(row.reason for row in skipped)))
         count = self._skips.total()
-        if count > self._limit and skipped:
+        limit = self._share * max(self._records, self._records_max)
+        if count > limit and skipped:
             self._alerts.open(Cause.SKIP_FLOOD, self._detail(count), len(skipped))
-        elif count <= self._limit * OVER_AT and self._records >= self._records_max:
+        elif count <= limit * OVER_AT and self._records >= self._records_max:
             self._alerts.resolve(Cause.SKIP_FLOOD, f"Of the last {self._records} records {count} were skipped.")
 
     def _add(self, portion: _Portion) -> None:
