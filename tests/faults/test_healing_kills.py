@@ -29,7 +29,7 @@ ORDERS = 250
 
 
 def test_a_bulk_of_500_is_applied_once_each(make_stack: MakeStack, figures: Figures) -> None:
-    stack = make_stack(relay_batch_max=20, poll_max_records=20)
+    stack = make_stack(relay_batch_max=4, poll_max_records=4)
     stack.up()
     _fill(stack)
     until(lambda: _counts(stack) == {"key_mismatch": ORDERS, "missing_key": ORDERS}, "500 are skipped", within_s=30)
@@ -47,7 +47,7 @@ def test_a_bulk_of_500_is_applied_once_each(make_stack: MakeStack, figures: Figu
     results = json.loads(said)["results"]
     until(lambda: store.undelivered(stack.settings) == 0, "the outbox is drained", within_s=30)
 
-    on_topic = Counter(record.event_id for record in read_topic(stack.settings))
+    on_topic = Counter(one.event_id for one in read_topic(stack.settings) if b"event_id" in (one.value or b""))
     copies = sum(count - 1 for count in on_topic.values())
     outcomes = Counter(
         dict(
@@ -104,7 +104,7 @@ def _counts(stack: Stack) -> dict[str, int]:
 def _kill_in_the_middle(stack: Stack) -> int:
     """Kill the relay and the worker in turn while some of it is applied, and some is not."""
     kills = 0
-    for share in (0.1, 0.3, 0.5, 0.7):
+    for share in (0.05, 0.2, 0.4, 0.6):
         until(lambda: _discarded(stack) >= share * 2 * ORDERS, f"{share:.0%} is applied", within_s=60)  # noqa: B023
         program = "outbox-relay" if kills % 2 == 0 else "order-consumer"
         pid = until(lambda: stack.pid(program), f"{program} runs", within_s=20)  # noqa: B023
