@@ -77,7 +77,8 @@ class SkippedMessages:
         entry = self._desk.under_way([skip]).get(place_id(skip.place))
         controls = [shown.control_shown(row) for row in self._desk.skips.controls_of(skip.place)]
         under_way = None if entry is None else shown.under_way_shown(entry)
-        members = shown.skip_with_payload(skip) | {"controls": controls, "underWay": under_way}
+        last = self._desk.last_offset(skip)
+        members = shown.skip_with_payload(skip) | {"lastOffset": last, "controls": controls, "underWay": under_way}
         return JSON_ENCODER.encode({"skippedMessage": members})
 
     def redrive(self) -> bytes:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from orderflow.cli.terminal import fail, show_json, show_table
-from orderflow.controls import Verdict
 from orderflow.healing import shown
 from orderflow.orders import JSON_ENCODER
 from orderflow.store.rows import place_id
@@ -30,13 +29,15 @@ if TYPE_CHECKING:
 LOOK_S = 0.2
 
 
-def chosen(desk: HealingDesk, named: list[SkippedRow], wanted: Wanted, *, all_: bool) -> list[SkippedRow]:
-    """Give the skips that are meant: those that were named, or the open ones of a filter."""
-    filtered = wanted != Wanted()
-    if bool(named) + filtered + all_ != 1:
-        fail("say which are meant: the ids of skipped messages, or a filter such as --reason, or --all")
-    skips = named or list(desk.skips.walk(wanted))
-    if not skips:
+def chosen(
+    desk: HealingDesk, named: list[SkippedRow], wanted: Wanted, *, all_: bool, as_json: bool
+) -> list[SkippedRow]:
+    """Give the skips that are meant: those that were named, or the open ones of a filter in the log as it is."""
+    if bool(named) + (wanted != Wanted()) + all_ != 1:
+        fail("say which are meant, in one way: the ids of skipped messages, or filters such as --reason, or --all")
+    epoch = desk.epoch()
+    skips = named or [skip for skip in desk.skips.walk(wanted) if skip.epoch == epoch]
+    if not skips and not as_json:
         typer.echo("no open skipped message is meant")
         raise typer.Exit
     return list({skip.place: skip for skip in skips}.values())
@@ -59,7 +60,7 @@ def show_changes(
 
 
 def carry_out(desk: HealingDesk, prepared: Prepared, wait_s: float, *, as_json: bool) -> None:
-    """Put it into the outbox, and wait until it is applied; exit code 1 where not all took effect."""
+    """Put it into the outbox, and wait until it is applied; exit code 1 where not all came to be as it was wished."""
     remedies = prepared.remedies
     verdicts: dict[str, ControlRow] = {}
     if remedies:
@@ -70,10 +71,11 @@ def carry_out(desk: HealingDesk, prepared: Prepared, wait_s: float, *, as_json: 
         show_json({"results": results, "leftOut": _left_out(prepared.left_out)})
     else:
         if results:
-            show_table(("id", "verdict", "state", "detail"), [tuple(one.values()) for one in results])
+            columns = ("id", "verdict", "state", "detail")
+            show_table(columns, [tuple(one[name] or "" for name in columns) for one in results])
             _show_summary(results)
         _show_left_out(prepared.left_out)
-    if prepared.left_out or any(one["verdict"] != Verdict.ACCEPTED for one in results):
+    if prepared.left_out or not all(one["done"] for one in results):
         raise typer.Exit(1)
 
 
@@ -100,14 +102,15 @@ def _result(desk: HealingDesk, one: Remedy, verdict: ControlRow | None) -> dict[
         "id": place_id(skip.place),
         "verdict": None if verdict is None else verdict.verdict,
         "state": skip.state,
+        "done": verdict is not None and skip.state in one.closes_as,
         "detail": detail if skip.state != "open" or verdict is None else f"{detail} Now: {skip.detail}",
     }
 
 
 def _show_summary(results: Sequence[dict[str, Any]]) -> None:
     waits = sum(one["verdict"] is None for one in results)
-    accepted = sum(one["verdict"] == Verdict.ACCEPTED for one in results)
-    typer.echo(f"{accepted} took effect, {len(results) - accepted - waits} were refused, {waits} are under way")
+    done = sum(one["done"] for one in results)
+    typer.echo(f"{done} took effect, {len(results) - done - waits} did not, {waits} are under way")
     if waits:
         typer.echo("what is under way is applied when Kafka and the workers run: `orderflow status`", err=True)
 
@@ -117,10 +120,12 @@ def _show_change(change: Change) -> None:
     typer.echo(f"  before   {_order_line(change.before)}")
     typer.echo(f"  after    {_order_line(change.after)}")
     for name, value in _plain(shown.change_shown(change)).items():
-        if name in ("orderId", "before", "after") or not value:
+        if name in ("orderId", "before", "after", "lastOffset") or not value:
             continue
         for one in value:
             typer.echo(f"  {_word(name)} {_line(one)}")
+    if change.last is not None and len(change.controls) == 1:
+        typer.echo(f"  to do this and nothing else, add --if-last {change.last}")
 
 
 def _word(name: str) -> str:

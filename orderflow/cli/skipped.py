@@ -108,7 +108,7 @@ def show(
     controls = [shown.control_shown(row) for row in desk.skips.controls_of(skip.place)]
     entry = desk.under_way([skip]).get(place_id(skip.place))
     under_way = None if entry is None else shown.under_way_shown(entry)
-    members = shown.skip_with_payload(skip)
+    members = shown.skip_with_payload(skip) | {"lastOffset": desk.last_offset(skip)}
     if as_json:
         show_json({"skippedMessage": members | {"controls": controls, "underWay": under_way}})
         return
@@ -117,6 +117,7 @@ def show(
         ("asked", f"{one['type']} by {one['author']} at offset {one['offset']}: {one['verdict']}. {one['detail']}")
         for one in controls
     ]
+    asked += [("because", one["reason"]) for one in controls if one["reason"]]
     waits = [("under way", f"{under_way['eventId']}, {under_way['state']}")] if under_way else []
     fields = [(name, value) for name, value in members.items() if not name.endswith("Base64")]
     show_fields([*fields, *headers, *asked, *waits])
@@ -136,7 +137,9 @@ def redrive(  # noqa: PLR0913 (a command's options)
     because: Annotated[str | None, typer.Option("--because", metavar="TEXT", help="Why; it is kept.")] = None,
     author: AuthorOption = "",
     if_last: IfLastOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Also what was repaired too often.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what would come to nothing, or was repaired too often.")
+    ] = False,
     simulate: SimulateOption = False,
     wait: WaitOption = 30.0,
     reason: ReasonOption = None,
@@ -155,13 +158,13 @@ def redrive(  # noqa: PLR0913 (a command's options)
     settings = settings_of(stack)
     desk = HealingDesk(settings)
     wanted = _wanted(reason, order, since, until)
-    skips = chosen(desk, [_find(desk, name) for name in names or []], wanted, all_=all_)
+    skips = chosen(desk, [_find(desk, name) for name in names or []], wanted, all_=all_, as_json=as_json)
     if event is not None and len(skips) != 1:
         fail(f"--event is for one skipped message, and {len(skips)} are meant")
     wish = Redrive(
         author=text_of(author or login_name()),
         reason=None if because is None else text_of(because),
-        event=msgspec.Raw(b"" if event is None else _read_event(event)),
+        event=msgspec.UNSET if event is None else msgspec.Raw(_read_event(event)),
         if_last=if_last,
         at_end=at_end,
         force=force,
@@ -192,7 +195,7 @@ def discard(  # noqa: PLR0913 (a command's options)
     """
     desk = HealingDesk(settings_of(stack))
     wanted = _wanted(reason, order, since, until)
-    skips = chosen(desk, [_find(desk, name) for name in names or []], wanted, all_=all_)
+    skips = chosen(desk, [_find(desk, name) for name in names or []], wanted, all_=all_, as_json=as_json)
     wish = Discard(author=text_of(author or login_name()), reason=text_of(because), if_last=if_last)
     _do(desk, skips, _checked(wish), simulate=simulate, wait_s=wait, as_json=as_json)
 
@@ -225,7 +228,7 @@ def _find(desk: HealingDesk, name: str) -> SkippedRow:
 
 def _checked(wish: Wish) -> Wish:
     """Check what a person says, as the HTTP route does. The mended event is checked when it is used."""
-    words = msgspec.structs.replace(wish, event=msgspec.Raw(b"null")) if isinstance(wish, Redrive) else wish
+    words = msgspec.structs.replace(wish, event=msgspec.UNSET) if isinstance(wish, Redrive) else wish
     try:
         msgspec.json.decode(msgspec.json.encode(words), type=type(wish))
     except msgspec.ValidationError as error:

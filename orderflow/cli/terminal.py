@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -73,21 +74,29 @@ def show_json(value: object) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
+def printable(value: object) -> str:
+    """Text without a terminal's control characters: what came from outside may hold some."""
+    return _CONTROL_CHARACTERS.sub(lambda found: ascii(found[0])[1:-1], str(value))
+
+
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
 def show_fields(fields: Sequence[tuple[str, object]]) -> None:
     """One line for each field that has a value."""
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
         if value is not None:
-            typer.echo(f"{name.ljust(width)}  {value}")
+            typer.echo(f"{name.ljust(width)}  {printable(value)}")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table: drawn on a terminal, plain aligned columns elsewhere."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         table = Table(*columns)
         for row in cells:
-            table.add_row(*map(Text.from_ansi, row))  # Text: what is shown may hold rich's own markup signs
+            table.add_row(*map(Text, row))  # Text: what is shown may hold rich's own markup signs
         Console().print(table)
         return
     lines = [list(columns), *cells]

@@ -13,6 +13,7 @@ from orderflow.healing.remedy import Context, remedy
 from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.store.outbox_rows import Command
+from orderflow.store.places import Places
 from orderflow.store.reader import Reader
 from orderflow.store.rows import place_id
 from orderflow.store.skips import Skips
@@ -90,19 +91,34 @@ class HealingDesk:
         commands: list[Command] = []
         controls: list[int] = []
         for one in remedies:
+            named, successor = place_id(one.skip.place), None
             if one.event is not None:
-                commands.append(Command(one.event, "event"))
+                successor = one.event.event_id
+                commands.append(Command(one.event, "event", named))
             controls.append(len(commands))
-            commands.append(Command(one.control, "control", place_id(one.skip.place)))
+            commands.append(Command(one.control, "control", named, successor))
         additions = self._outbox.add_all(commands)
         return [additions[index] for index in controls]
+
+    def epoch(self) -> int:
+        """Give the life of the topic that is read now, 0 before the first."""
+        ((epoch,),) = self._reader.query("SELECT coalesce(max(epoch), 0) FROM log_epochs")
+        return int(epoch)
+
+    def last_offset(self, skip: SkippedRow) -> int | None:
+        """Give the offset of the last record of the skip's order, for `if_last`; None where it has none."""
+        with self._reader.snapshot() as snapshot:
+            return Places(snapshot).last_offset(skip.epoch, skip.order_id or "", None)
 
     def verdicts(self, remedies: Sequence[Remedy]) -> dict[str, ControlRow]:
         """Give the verdicts on those that the consumer has read, by the id of their control. A second copy has none."""
         ids = {one.control.event_id for one in remedies}
         places = {one.skip.place for one in remedies}
         rows = [row for place in places for row in self.skips.controls_of(place)]
-        return {row.event_id: row for row in rows if row.event_id in ids and row.verdict != Verdict.DUPLICATE}
+        first_last = sorted(
+            rows, key=lambda row: (row.epoch, row.offset), reverse=True
+        )  # A copy with other bytes has a verdict, too.
+        return {row.event_id: row for row in first_last if row.event_id in ids and row.verdict != Verdict.DUPLICATE}
 
 
 def _was_read(entry: Entry, ends: dict[int, int]) -> bool:
@@ -112,7 +128,15 @@ def _was_read(entry: Entry, ends: dict[int, int]) -> bool:
 def _refuse_second(skip: SkippedRow, made: Remedy, under_way: dict[str, Entry]) -> None:
     name = place_id(skip.place)
     entry = under_way.get(name)
-    if entry is not None and entry.event_id != made.control.event_id:
+    if entry is None:
+        return
+    if entry.state == "held":
+        raise HealingRefused(
+            "under-way",
+            f"What was asked for skip {name} is number {entry.seq} of the outbox, and Kafka refuses it: "
+            f"`orderflow outbox retry {entry.seq}` or `orderflow outbox discard {entry.seq}` settles that.",
+        )
+    if entry.event_id != made.control.event_id:
         raise HealingRefused(
             "under-way",
             f"Something else is asked for skip {name} and not applied yet (number {entry.seq} of the outbox); wait for "

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 class Change(NamedTuple):
     """What remedies would do to one order; None is no order at all.
 
-    ``skips`` are all skips about it, as they would be; ``healed`` would apply by another's repair, ``turned`` are
-    applied now and would be skips, ``duplicates`` would come to be copies of an earlier event.
+    ``last`` is the offset of its last record, to hold on to by `if_last`. ``healed`` would apply by another's repair,
+    ``turned`` are applied now and would be skips, ``duplicates`` would come to be copies of an earlier event.
     """
 
     order_id: str | None
     before: OrderRow | None
     after: OrderRow | None
+    last: int | None
     controls: list[ControlRow]
     repaired: list[SkippedRow]
     healed: list[SkippedRow]
@@ -48,7 +49,9 @@ def preview(settings: Settings, snapshot: Connection, remedies: Sequence[Remedy]
     by_order: dict[str | None, list[Remedy]] = {}
     for one in remedies:
         by_order.setdefault(_order_of(one), []).append(one)
-    return [_change(settings, snapshot, order_id, some) for order_id, some in by_order.items()]
+    with closing(open_memory()) as copy:
+        writer = Writer(settings, copy)
+        return [_change(writer, copy, snapshot, order_id, some) for order_id, some in by_order.items()]
 
 
 def _order_of(remedy: Remedy) -> str | None:
@@ -61,22 +64,24 @@ class _State(NamedTuple):
     skips: dict[Place, SkippedRow]
 
 
-def _change(settings: Settings, snapshot: Connection, order_id: str | None, remedies: Sequence[Remedy]) -> Change:
-    with closing(open_memory()) as copy:
-        epoch, topic_id = _copy(snapshot, copy, order_id, [remedy.skip for remedy in remedies])
-        before = _state(copy)
-        writer = Writer(settings, copy)
-        ends = {partition: position.next_offset for partition, position in writer.positions().items()}
-        projection = Projection(writer, topic_id, epoch)
-        for record in _records(remedies, ends):
-            for run in runs([record]):
-                writer.write(projection.project(run).batch)
-        controls = [ControlRow(*row) for row in _rows(copy, ControlRow, "controls")]
-        ours = [row for row in controls if row.event_id in {remedy.control.event_id for remedy in remedies}]
-        return _compare(order_id, before, _state(copy), ours)
+def _change(
+    writer: Writer, copy: Connection, snapshot: Connection, order_id: str | None, remedies: Sequence[Remedy]
+) -> Change:
+    epoch, topic_id = _copy(snapshot, copy, order_id, [remedy.skip for remedy in remedies])
+    before = _state(copy)
+    ends = {partition: position.next_offset for partition, position in writer.positions().items()}
+    projection = Projection(writer, topic_id, epoch)
+    for record in _records(remedies, ends):
+        for run in runs([record]):
+            writer.write(projection.project(run).batch)
+    controls = [ControlRow(*row) for row in _rows(copy, ControlRow, "controls")]
+    ours = [row for row in controls if row.event_id in {remedy.control.event_id for remedy in remedies}]
+    return _compare(order_id, remedies[0].last, before, _state(copy), ours)
 
 
-def _compare(order_id: str | None, before: _State, after: _State, controls: list[ControlRow]) -> Change:
+def _compare(
+    order_id: str | None, last: int | None, before: _State, after: _State, controls: list[ControlRow]
+) -> Change:
     changed = [skip for place, skip in after.skips.items() if before.skips.get(place) != skip]
 
     def now(state: str) -> list[SkippedRow]:
@@ -87,6 +92,7 @@ def _compare(order_id: str | None, before: _State, after: _State, controls: list
         order_id,
         before.order,
         after.order,
+        last,
         controls,
         now("repaired"),
         now("healed"),
@@ -110,7 +116,7 @@ def _was_applied(before: _State, place: Place) -> bool:
 
 
 def _copy(snapshot: Connection, copy: Connection, order_id: str | None, skips: Sequence[SkippedRow]) -> tuple[int, str]:
-    """Copy what concerns the order, and give the epoch and its topic id."""
+    """Copy what concerns the order, in place of what is there, and give the epoch and its topic id."""
     key = None if order_id is None else order_id.encode()
     parts: Iterable[tuple[str, str, Sequence[object]]] = (
         ("log_epochs", "1", ()),
@@ -121,6 +127,7 @@ def _copy(snapshot: Connection, copy: Connection, order_id: str | None, skips: S
         ("orders", "order_id = ?", (order_id,)),
     )
     for table, condition, parameters in parts:
+        copy.execute(f"DELETE FROM {table}")  # noqa: S608 (no outside text)
         cursor = snapshot.execute(f"SELECT * FROM {table} WHERE {condition}", parameters)  # noqa: S608 (no outside text)
         columns = tuple(column[0] for column in cursor.description)
         copy.executemany(insert_sql(table, columns), cursor.fetchall())

@@ -85,6 +85,7 @@ def change_shown(change: Change) -> dict[str, Any]:
         "orderId": change.order_id,
         "before": _order(change.before),
         "after": _order(change.after),
+        "lastOffset": change.last,
         "verdicts": [{"verdict": row.verdict, "detail": row.detail} for row in change.controls],
         "repaired": _ids(change.repaired),
         "heals": _ids(change.healed),

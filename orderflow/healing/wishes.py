@@ -18,12 +18,12 @@ class Redrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     """Let a record take effect: mended, where ``event`` is given, else as it was; in its place, or at the end.
 
     ``if_last`` is the offset of the order's last record that the author saw; without it, the one of this moment.
-    ``force`` allows a further repair of a record that was repaired too often.
+    ``force`` allows what is refused because it would come to nothing, or go round in circles.
     """
 
     author: Author
     reason: Reason | None = None
-    event: msgspec.Raw = msgspec.Raw()
+    event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     if_last: Offset | None = None
     at_end: bool = False
     force: bool = False
@@ -31,8 +31,7 @@ class Redrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     @property
     def mended(self) -> bytes | None:
         """The mended event, as it was given."""
-        given = bytes(self.event)
-        return None if given in (b"", b"null") else given
+        return None if isinstance(self.event, msgspec.UnsetType) else bytes(self.event)
 
 
 class Discard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):

@@ -61,7 +61,7 @@ class Outbox:
     def add_all(self, commands: Sequence[Command]) -> list[Addition]:
         """Add what operators ask for in one transaction, all of it or nothing; say of each what became of it.
 
-        What is there already, and was not discarded, is not added again.
+        What is there already, and was not discarded, is not added again; what was delivered is delivered again.
 
         Raises:
             OutboxFull: there is no room for all.

@@ -10,15 +10,19 @@
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     -- control: a repair or discard of a skipped message (docs/adr/0013-repairs-on-the-topic.md). named is that message,
-    -- epoch-partition-offset.
+    -- epoch-partition-offset; an event that is sent again in its stead names it, too.
     kind TEXT NOT NULL DEFAULT 'event' CHECK (kind IN ('event', 'control')),
     named TEXT,
     -- '' where a control is about no order.
     order_id TEXT NOT NULL,
     event_id TEXT NOT NULL,
+    -- Of a discard whose message is sent again at the end: the id of that event. It is about that event's order.
+    successor TEXT,
     -- The events of an order are one lane, and so are the controls about it: neither holds up the other. A control about
-    -- no order is a lane of its own.
-    lane TEXT NOT NULL AS (kind || ' ' || iif(order_id = '', event_id, order_id)),
+    -- no order is a lane of its own, and one with a successor waits behind that: what it closes would else be gone.
+    lane TEXT NOT NULL AS (
+        iif(successor IS NULL, kind, 'event') || ' ' || iif(order_id = '', event_id, order_id)
+    ),
     key BLOB,
     value BLOB NOT NULL,
     headers BLOB NOT NULL,

@@ -40,23 +40,33 @@ class Room:
 
 
 def add(connection: Connection, room: Room, command: Command, *, sent: bool) -> Addition | None:
-    """Add a row that is not there yet, within a transaction; None where there is no room for it."""
+    """Add a row that is not there yet, within a transaction; None where there is no room for it.
+
+    What an operator asks for again is delivered again: the log may have lost it, and a copy changes nothing.
+    """
     found = _find(connection, command.message, sent=sent)
-    if found is not None:
+    if found is not None and not (command.named and found.state == "delivered"):
         return found
     size, row = _row(command, sent=sent)
     if not room.take(size):
         return None
-    connection.execute(_ADD, row)
+    connection.execute(_ADD if found is None else _DELIVER_AGAIN, row)
     room.ahead += 1
-    return Addition("waiting", room.ahead - 1)
+    return Addition("waiting", room.ahead - 1, new=found is None)
 
 
 _ADD = """
-INSERT INTO outbox
-    (kind, named, order_id, event_id, key, value, headers, to_partition, bytes, trace_id, sent, spooled_at)
-VALUES
-    (:kind, :named, :order_id, :event_id, :key, :value, :headers, :to_partition, :bytes, :trace_id, :sent, :spooled_at)
+INSERT INTO outbox (
+    kind, named, order_id, event_id, successor, key, value, headers, to_partition, bytes, trace_id, sent, spooled_at
+) VALUES (
+    :kind, :named, :order_id, :event_id, :successor, :key, :value, :headers, :to_partition, :bytes, :trace_id, :sent,
+    :spooled_at
+)
+"""
+
+_DELIVER_AGAIN = """
+UPDATE outbox SET state = 'waiting', partition = NULL, offset = NULL, settled_at = NULL, spooled_at = :spooled_at
+WHERE order_id = :order_id AND event_id = :event_id AND state = 'delivered'
 """
 
 
@@ -70,6 +80,7 @@ def _row(command: Command, *, sent: bool) -> tuple[int, dict[str, object]]:
         "named": command.named,
         "order_id": message.order_id,
         "event_id": message.event_id,
+        "successor": command.successor,
         "key": message.key,
         "value": message.value,
         "headers": packed,

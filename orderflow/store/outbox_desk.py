@@ -68,23 +68,33 @@ class OutboxDesk:
 
     def retry(self, seqs: Collection[int]) -> int:
         """Let held events wait for their delivery again; tell how many were held."""
-        return self._change(seqs, "UPDATE outbox SET state = 'waiting' WHERE seq = ? AND state = 'held'")
+        with self._file.transaction() as connection:
+            return sum(connection.execute(_RETRY, (seq,)).rowcount for seq in seqs)
 
     def discard(self, seqs: Collection[int], author: str, reason: str) -> int:
-        """Give held events up for good, so that the later ones of their orders go on; tell how many were held."""
-        return self._change(
-            seqs,
-            "UPDATE outbox SET state = 'discarded', author = ?2, reason = ?3, settled_at = ?4 "
-            "WHERE seq = ?1 AND state = 'held'",
-            (author, reason, now_ms()),
-        )
+        """Give held events up for good, so that the later ones of their orders go on; tell how many were held.
 
-    def _change(self, seqs: Collection[int], sql: str, parameters: tuple[object, ...] = ()) -> int:
+        With an event that was sent again for a skipped message goes what would have closed that message.
+        """
+        said = (author, reason, now_ms())
         with self._file.transaction() as connection:
-            return sum(connection.execute(sql, (seq, *parameters)).rowcount for seq in seqs)
+            given_up = 0
+            for seq in seqs:
+                given_up += connection.execute(_DISCARD + "WHERE seq = ?4 AND state = 'held'", (*said, seq)).rowcount
+                connection.execute(_DISCARD + _ITS_FOLLOWER, (*said, seq))
+            return given_up
 
 
 #: In order of arrival, so that of each message the last comes last.
 _UNDER_WAY = f"""
 {SELECT} WHERE named IN (SELECT value FROM json_each(?)) AND kind = 'control' AND state != 'discarded' ORDER BY seq
 """  # noqa: S608 (no outside text)
+
+_RETRY = "UPDATE outbox SET state = 'waiting' WHERE seq = ? AND state = 'held'"
+
+_DISCARD = "UPDATE outbox SET state = 'discarded', author = ?1, reason = ?2, settled_at = ?3 "
+
+_ITS_FOLLOWER = """
+WHERE successor = (SELECT event_id FROM outbox WHERE seq = ?4 AND kind = 'event' AND state = 'discarded')
+    AND state IN ('waiting', 'held')
+"""

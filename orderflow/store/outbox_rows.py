@@ -14,11 +14,16 @@ Kind = Literal["event", "control"]
 
 
 class Command(NamedTuple):
-    """What is to be added for an operator. ``named`` is the id of the skipped message that a control names."""
+    """What is to be added.
+
+    ``named`` is the id of the skipped message that an operator's command is for; ``successor``, of a discard, the id of
+    the event that is sent again in its stead.
+    """
 
     message: Message
     kind: Kind
     named: str | None = None
+    successor: str | None = None
 
 
 class Addition(NamedTuple):
@@ -39,6 +44,7 @@ class Entry(NamedTuple):
     named: str | None
     order_id: str
     event_id: str
+    successor: str | None
     lane: str
     key: bytes | None
     value: bytes

@@ -56,6 +56,10 @@ class Places:
         ((offset,),) = self._all(_LAST, {"epoch": epoch, "order_id": order_id, "operation": operation})
         return None if offset is None else int(offset)
 
+    def order_exists(self, order_id: str) -> bool:
+        """Tell whether there is such an order."""
+        return bool(self._all("SELECT 1 FROM orders WHERE order_id = ?", (order_id,)))
+
     def history_of(self, order_id: str) -> list[HistoryRow]:
         """Give an order's history, in the sequence of places."""
         rows = self._all(_HISTORY + " WHERE order_id = ? ORDER BY epoch, offset", (order_id,))

@@ -70,8 +70,8 @@ def found(desk: HealingDesk, name: str) -> SkippedRow:
     return skip
 
 
-def redrive(mended: bytes = b"", **more: Any) -> Redrive:
-    return Redrive(author="mira", event=msgspec.Raw(mended), **more)
+def redrive(mended: bytes | None = None, **more: Any) -> Redrive:
+    return Redrive(author="mira", event=msgspec.UNSET if mended is None else msgspec.Raw(mended), **more)
 
 
 def discard(**more: Any) -> Discard:
@@ -150,7 +150,7 @@ def test_what_has_no_place_is_sent_again_at_the_end(settings: Settings, log: App
     name = log.lay(None, created("a", 1), partition=0)
     assert refused(desk, redrive(), name) == "no-place"
 
-    (one,) = asked(desk, redrive(at_end=True, if_last=77), name).remedies
+    (one,) = asked(desk, redrive(at_end=True), name).remedies
     sent, control = waiting(settings)
     log.relay()
 
@@ -217,25 +217,69 @@ def test_whatever_has_no_place_can_be_discarded(log: AppliedLog, desk: HealingDe
 def test_the_loop_guard_asks_for_force_after_three_repairs(log: AppliedLog, desk: HealingDesk) -> None:
     """An early update, in its place, stays one however often it is repaired."""
     name = log.lay(b"a", changed("a", 1, "shipped"))
+    pending = changed("a", 1, "pending")
     for _ in range(3):
-        asked(desk, redrive(), name)
+        asked(desk, redrive(pending), name)
         log.relay()
 
-    assert refused(desk, redrive(), name) == "repaired-too-often"
-    assert prepare(desk, redrive(at_end=True), name).left_out == []
+    assert refused(desk, redrive(pending), name) == "repaired-too-often"
+    assert prepare(desk, redrive(created("a", 1), at_end=True), name).left_out == []
     assert prepare(desk, discard(), name).left_out == []
     asked(desk, redrive(force=True), name)
     log.relay()
     assert states(desk) == {name: ("open", "unknown_order", 4)}
 
 
+def test_what_would_come_to_nothing_asks_for_force(log: AppliedLog, desk: HealingDesk) -> None:
+    """In bulk an update may follow its own create, and what another repair heals is closed by that."""
+    early = log.lay(b"a", changed("a", 1, "shipped"))
+    log.lay(b"c", created("c", 2))
+    second = log.lay(b"c", created("c", 3))
+
+    for name in (early, second):
+        for wish in (redrive(), redrive(at_end=True)):
+            assert refused(desk, wish, name) == "no-effect"
+    stranger = redrive(changed("c", None, "shipped"), at_end=True)
+    assert refused(desk, stranger, early) == "wrong-order"
+
+    for wish in (redrive(force=True), redrive(at_end=True, force=True), msgspec.structs.replace(stranger, force=True)):
+        assert prepare(desk, wish, early).left_out == []
+    assert prepare(desk, redrive(), early, second).left_out == []
+    ((skip, error),) = prepare(desk, redrive(at_end=True), early, second).left_out
+    assert (place_id(skip.place), error.reason) == (second, "no-effect")
+
+
+def test_what_was_read_before_counts_as_it_is_now(log: AppliedLog, desk: HealingDesk) -> None:
+    """Somebody else may have been faster: sent at the end it would take effect a second time."""
+    name = log.lay(None, created("a", 1), partition=0)
+    as_it_was = found(desk, name)
+    asked(desk, redrive(at_end=True), name)
+    log.relay()
+
+    ((_, error),) = desk.prepare([as_it_was], redrive(at_end=True)).left_out
+
+    assert error.reason == "skip-closed"
+
+
+@pytest.mark.parametrize("given", [b"", b"null", b"null\n", b" "])
+def test_an_empty_mended_event_does_not_mean_as_it_was(log: AppliedLog, desk: HealingDesk, given: bytes) -> None:
+    """It is what a tool leaves that failed to write the event."""
+    name = log.lay_before_a_bug(b"a", created("a", 1))
+
+    assert refused(desk, redrive(given), name) == "invalid-event"
+
+
 def test_a_moved_order_is_refused_to_whoever_saw_an_older_one(log: AppliedLog, desk: HealingDesk) -> None:
     name = log.lay(b"a", changed("a", 1, "shipped"))
     log.lay(b"a", created("a", 2))
 
-    assert refused(desk, redrive(if_last=0), name) == refused(desk, discard(if_last=0), name) == "order-moved-on"
-    assert prepare(desk, redrive(if_last=1), name).left_out == []
-    assert prepare(desk, discard(if_last=1), name).left_out == []
+    pending = redrive(changed("a", 1, "pending"), if_last=0)
+    assert refused(desk, pending, name) == refused(desk, discard(if_last=0), name) == "order-moved-on"
+    assert refused(desk, redrive(if_last=0, at_end=True), name) == "order-moved-on"
+    assert desk.last_offset(found(desk, name)) == 1
+    for wish in (redrive(changed("a", 1, "new"), if_last=1), redrive(if_last=1, at_end=True), discard(if_last=1)):
+        ((made), left_out) = (*prepare(desk, wish, name).remedies, prepare(desk, wish, name).left_out)
+        assert (made.last, left_out) == (1, [])
 
 
 def test_nothing_can_name_what_lies_in_an_earlier_log(log: AppliedLog, desk: HealingDesk) -> None:
@@ -249,14 +293,18 @@ def test_nothing_can_name_what_lies_in_an_earlier_log(log: AppliedLog, desk: Hea
 def test_something_else_waits_until_the_first_is_read(settings: Settings, log: AppliedLog, desk: HealingDesk) -> None:
     """Asking for the same again is the same; the first may be held, or given up by an operator."""
     name = log.lay(b"a", changed("a", 1, "shipped"))
-    asked(desk, redrive(), name)
+    create = created("a", 1)
+    asked(desk, redrive(create), name)
 
-    again = asked(desk, redrive(), name)
+    again = asked(desk, redrive(create), name)
     first = [entry.event_id for entry in waiting(settings)]
-    refusals = [refused(desk, wish, name) for wish in (discard(), redrive(at_end=True), redrive(created("a", 1)))]
+    others = (discard(), redrive(create, at_end=True), redrive(changed("a", 1, "pending")))
+    refusals = [refused(desk, wish, name) for wish in others]
     under_way = desk.under_way([found(desk, name)])
     Outbox(settings).settle(held=[(under_way[name].seq, "too large")])
-    held = refused(desk, discard(), name)
+    ((_, error),) = prepare(desk, redrive(create), name).left_out
+    held = error.reason
+    assert f"`orderflow outbox retry {under_way[name].seq}`" in str(error)
     OutboxDesk(settings).discard([under_way[name].seq], "kim", "no")
 
     assert first == [again.remedies[0].control.event_id]
@@ -272,7 +320,7 @@ def test_what_is_delivered_and_not_read_is_still_under_way(
     settings: Settings, log: AppliedLog, desk: HealingDesk
 ) -> None:
     name = log.lay(b"a", changed("a", 1, "shipped"))
-    asked(desk, redrive(), name)
+    asked(desk, redrive(changed("a", 1, "pending")), name)
     (entry,) = waiting(settings)
     _, partition, offset = map(int, name.split("-"))
 
@@ -315,7 +363,7 @@ def test_as_it_is_means_what_an_earlier_repair_put_there(log: AppliedLog, desk: 
     asked(desk, redrive(changed("a", None, "shipped")), name)
     log.relay()
 
-    (one,) = asked(desk, redrive(), name).remedies
+    (one,) = asked(desk, redrive(force=True), name).remedies
 
     control = controls.decode(one.control.value)
     assert isinstance(control, Repaired)
@@ -506,7 +554,7 @@ def remedies_of(desk: HealingDesk, wish: Asked) -> list[Any]:
     made = {
         "mended": redrive(KINDS[wish.kind](order, None)),
         "as it is": redrive(),
-        "at the end": redrive(KINDS[wish.kind](order, None) if len(by_order) == 1 else b"", at_end=True),
+        "at the end": redrive(KINDS[wish.kind](order, None) if len(by_order) == 1 else None, at_end=True),
         "discard": discard(),
     }[wish.how]
     return desk.prepare(chosen, made).remedies

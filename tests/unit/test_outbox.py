@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -212,25 +213,54 @@ def test_an_outage_is_about_events_alone(tmp_path: Path) -> None:
 
 
 def test_commands_are_added_all_or_none(tmp_path: Path) -> None:
-    """What is there already takes no room, and is told."""
+    """What waits already takes no room, and is told."""
     outbox = Outbox(settings(tmp_path, outbox_max_events=3))
-    outbox.add_all([control("a", 1, "1-3-1")])
-    outbox.settle(delivered=[(1, 3, 44)])
     outbox.add_all([control("a", 2, "1-3-2")])
 
     with pytest.raises(OutboxFull, match=r"no room for all 3, so none was added: 1 events of at most 3"):
         outbox.add_all([control("b", number, f"1-3-{number}") for number in (3, 4, 5)])
     after_refusal = outbox.totals().waiting
-    added = outbox.add_all([control("a", 1, "1-3-1"), control("a", 2, "1-3-2"), *[control("b", 3, "1-3-3")] * 2])
+    added = outbox.add_all([control("a", 2, "1-3-2"), *[control("b", 3, "1-3-3")] * 2])
 
     assert after_refusal == 1
-    assert added == [
-        Addition("delivered", 0, 3, 44, new=False),
-        Addition("waiting", 0, new=False),
-        Addition("waiting", 1),
-        Addition("waiting", 1, new=False),
-    ]
+    assert added == [Addition("waiting", 0, new=False), Addition("waiting", 1), Addition("waiting", 1, new=False)]
     assert outbox.totals().waiting == 2
+
+
+def test_a_command_that_was_delivered_is_delivered_again(tmp_path: Path) -> None:
+    """The log may have lost it. An event of a client, which is told where its event is, is not."""
+    outbox = Outbox(settings(tmp_path))
+    outbox.add([(message("b"), False)])
+    outbox.add_all([control("a", 1, "1-3-1")])
+    outbox.settle(delivered=[(1, 2, 10), (2, 3, 44)])
+
+    (event,) = outbox.add([(message("b"), False)])
+    again = outbox.add_all([control("a", 1, "1-3-1")])
+
+    assert event == Addition("delivered", 0, 2, 10, new=False)
+    assert again == [Addition("waiting", 0, new=False)]
+    (entry,) = outbox.deliverable(10)
+    assert (entry.seq, entry.partition, entry.offset, entry.settled_at) == (2, None, None, None)
+    assert (outbox.totals().waiting, outbox.totals().delivered) == (1, 1)
+
+
+def test_a_discard_waits_behind_the_event_that_is_sent_instead(tmp_path: Path) -> None:
+    """Else the message would be closed, and nothing in its stead, when Kafka refuses the event."""
+    outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
+    sent = Command(msgspec.structs.replace(message("a"), event_id="instead"), "event", "1-3-1")
+    closing = control("a", 1, "1-3-1")._replace(successor="instead")
+    outbox.add_all([sent, closing, control("a", 2, "1-3-2")])
+
+    lanes = [entry.lane for entry in outbox.deliverable(10)]
+    outbox.settle(held=[(1, "too large")])
+    deliverable = [entry.seq for entry in outbox.deliverable(10)]
+    given_up = desk.discard([1], "kim", "too large")
+    states = [(entry.seq, entry.state) for entry in desk.entries(("waiting", "held", "discarded"))]
+
+    assert lanes == ["event a", "event a", "control a"]
+    assert deliverable == [3]
+    assert (given_up, states) == (1, [(1, "discarded"), (2, "discarded"), (3, "waiting")])
+    assert outbox.add_all([sent, closing]) == [Addition("waiting", 1), Addition("waiting", 2)]
 
 
 def test_a_discarded_command_may_be_given_again(tmp_path: Path) -> None:

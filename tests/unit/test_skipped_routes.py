@@ -207,6 +207,7 @@ def test_a_simulation_changes_nothing_and_says_what_would_come(
 
     assert (answer.status, answer.json["outcome"], discard.status) == (200, "simulated", 200)
     change = answer.json["change"]
+    assert change["lastOffset"] == get(service, f"/{create}").json["skippedMessage"]["lastOffset"] == 1
     assert (change["before"], change["after"]["status"]) == (None, "shipped")
     assert (change["repaired"], change["heals"], change["remains"]) == ([create], [update], [])
     assert change["verdicts"] == [{"verdict": "accepted", "detail": "It takes effect."}]
@@ -234,7 +235,7 @@ def test_the_same_request_again_is_the_same_control(settings: Settings, service:
 
     assert (first.status, first.json) == (again.status, again.json)
     assert first.json["successor"] not in {None, uuid(1)}
-    assert asked(settings) == [("event", None), ("control", name)]
+    assert asked(settings) == [("event", name), ("control", name)]
     assert problem(post(service, name, "discard", KIM)) == (409, "under-way")
     log.relay()
     assert problem(post(service, name, "discard", KIM)) == (409, "skip-closed")
@@ -252,14 +253,16 @@ def test_each_refusal_has_its_type(settings: Settings, service: Service, log: Ap
     assert problem(wrong) == (400, "wrong-order")
     assert wrong.json["fields"].keys() == {"event"}
     assert redriven(name, event={"type": "order.lost"}) == redriven(damaged) == (400, "invalid-event")
-    assert redriven(name, event=[]) == (400, "invalid-event")
+    assert redriven(name, event=[]) == redriven(name, event=None) == (400, "invalid-event")
     assert redriven(stray) == (409, "no-place")
-    assert redriven(name, ifLast=7) == (409, "order-moved-on")
+    pending = {"event": json.loads(changed("a", None, "pending"))}
+    assert redriven(name, ifLast=7, **pending) == (409, "order-moved-on")
+    assert redriven(name) == redriven(name, atEnd=True) == (409, "no-effect")
     assert asked(settings) == []
     for _ in range(3):
-        assert post(service, name, "redrive", KIM | {"event": None}).status == 202
+        assert post(service, name, "redrive", KIM | pending).status == 202
         log.relay()
-    assert redriven(name) == (409, "repaired-too-often")
+    assert redriven(name, **pending) == (409, "repaired-too-often")
     assert post(service, name, "redrive", KIM | {"force": True}).status == 202
     log.relay()
     log.begin("topic-2")
@@ -346,7 +349,7 @@ def test_a_full_outbox_is_a_503_and_nothing_is_asked_for(settings: Settings, log
 
 
 def test_a_locked_outbox_is_a_503_and_asking_again_works(settings: Settings, service: Service, log: AppliedLog) -> None:
-    name = log.lay(b"a", changed("a", 1, "shipped"))
+    name = log.lay_before_a_bug(b"a", created("a", 1))
     assert asked(settings) == []
     with closing(sqlite3.connect(settings.outbox_db, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
