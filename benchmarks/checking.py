@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from orderflow.stack import Stack
 
 #: What an audit may take, whatever the size of the topic.
 AUDIT_MB = 500
+
+LOOK_S = 0.02
 
 
 class Run(NamedTuple):
@@ -35,15 +37,25 @@ def command(stack: Stack, *arguments: str) -> Run:
     """Run a command of orderflow; it must end with 0."""
     whole = [sys.executable, "-m", "orderflow.cli.main", *arguments, "--json"]
     with tempfile.TemporaryFile() as output:
-        begin = time.monotonic()
+        begin, peak_mb = time.monotonic(), 0.0
         process = subprocess.Popen(whole, cwd=stack.directory, env=stack.env, stdout=output)  # noqa: S603 (ours)
-        _, status, used = os.wait4(process.pid, 0)
+        while process.poll() is None:
+            peak_mb = max(peak_mb, _peak_mb(process.pid))
+            time.sleep(LOOK_S)
         seconds = time.monotonic() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, whole)
         output.seek(0)
-        return Run(seconds, used.ru_maxrss * 1024 / 1e6, json.load(output))
+        return Run(seconds, peak_mb, json.load(output))
+
+
+def _peak_mb(pid: int) -> float:
+    """Read the most memory that a process has had; what `wait4` says of a child begins with its parent's."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
 
 
 def measured(stack: Stack, events: int) -> list[Figure]:

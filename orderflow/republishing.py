@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orderflow import events, tracing
-from orderflow.broker.log_reader import LogReader, find_topic
+from orderflow.broker.log_reader import LogReader, find_topic, lacks
 from orderflow.clock import now_ms
 from orderflow.envelope import OPERATOR, event_message
 from orderflow.errors import InvalidEvent, OutboxFull, RepublishRefused
-from orderflow.records import Record
 from orderflow.store import lost
 from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_rows import Command
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from orderflow.broker.log_reader import Span
     from orderflow.messages import Message
     from orderflow.settings import Settings
-    from orderflow.store.lost import LostOrder, Reached
+    from orderflow.store.lost import LostOrder
     from orderflow.store.rows import HistoryRow
 
 CLIENT_ID = "republish"
@@ -157,23 +156,13 @@ def _spans(settings: Settings, reader: Reader, topic: Topic) -> dict[int, Span]:
     applied = lost.reached(reader)
     with LogReader(settings, topic, CLIENT_ID) as log:
         spans = log.spans()
-        for number, reached in applied.items():
-            if _lacks(log, number, spans[number], reached):
+        for number, position in applied.items():
+            if lacks(log, number, spans[number], position):
                 raise RepublishRefused(
-                    f"Partition {number} does not hold what was applied from it up to offset {reached.next_offset}; "
+                    f"Partition {number} does not hold what was applied from it up to offset {position.next_offset}; "
                     "see that the order-consumer runs, which then reads the topic from its start, and try again."
                 )
     return spans
-
-
-def _lacks(log: LogReader, number: int, span: Span, reached: Reached) -> bool:
-    last = reached.last_offset
-    if reached.next_offset > span.end:
-        return True
-    if last is None or last < span.begin:
-        return False
-    found = next(log.read(number, last, last + 1), None)
-    return found is None or (isinstance(found, Record) and found.checksum() != reached.last_checksum)
 
 
 def _wait_until_read(reader: Reader, spans: dict[int, Span], wait_s: float) -> None:

@@ -98,12 +98,14 @@ def compare_kept(
     place: str, record: Record | UnreadableRecord, found: SkipRow, *, with_headers: bool
 ) -> Iterator[Difference]:
     """Compare what is kept of a skipped record with the record."""
-    if is_bare(found):
+    if isinstance(record, UnreadableRecord) or is_bare(found):
         return
-    came = (None, None, None) if isinstance(record, UnreadableRecord) else (record.key, record.value, record.logged_at)
-    kept = (found.key, found.value, found.logged_at)
-    pairs: list[tuple[str, Any, Any]] = list(zip(("key", "value", "logged_at"), came, kept, strict=True))
-    if with_headers and not isinstance(record, UnreadableRecord):
+    pairs: list[tuple[str, Any, Any]] = [
+        ("key", record.key, found.key),
+        ("value", record.value, found.value),
+        ("logged_at", record.logged_at, found.logged_at),
+    ]
+    if with_headers:
         pairs.append(("headers", record.headers, _headers_of(found)))
     changed = [(name, a, b) for name, a, b in pairs if a != b]
     if changed:
@@ -111,8 +113,9 @@ def compare_kept(
 
 
 def is_bare(row: SkipRow) -> bool:
-    """Tell whether nothing could be kept of a record that met an error, and nobody knows its key any more."""
-    return bool(row.interrupted) and row.key is None and row.value is None
+    """Tell whether nothing could be kept of a record but its place: it met an error, or could not be read."""
+    could_not = row.interrupted or (row.reason == "unreadable_record" and row.logged_at is None)
+    return bool(could_not) and row.key is None and row.value is None
 
 
 def _headers_of(row: SkipRow) -> list[tuple[str, bytes | None]] | bytes:

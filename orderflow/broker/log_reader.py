@@ -9,20 +9,22 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from orderflow.broker.batches import read_with_our_reader
-from orderflow.broker.clients import milliseconds, reachable, shared_options
-from orderflow.broker.consuming import DAMAGE
+from orderflow.broker.clients import milliseconds, reachable
+from orderflow.broker.consuming import is_damage, new_consumer
 from orderflow.broker.probing import locate_unreadable
 from orderflow.broker.topic import Topic, _Admin, _describe
 from orderflow.errors import BrokerError
+from orderflow.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orderflow.records import Record, UnreadableRecord
+    from kafka import KafkaConsumer
+
+    from orderflow.records import Position, UnreadableRecord
     from orderflow.settings import Settings
 
 #: Bytes of one partition that are fetched at a time, and records that are handed on at a time.
@@ -58,7 +60,7 @@ def find_topic(settings: Settings, client_id: str) -> Topic | None:
 
 
 class LogReader:
-    """Reads a topic that exists. Not thread-safe."""
+    """Reads a topic that exists, and no other one of its name. Not thread-safe."""
 
     def __init__(self, settings: Settings, topic: Topic, client_id: str) -> None:
         self.topic = topic
@@ -97,8 +99,9 @@ class LogReader:
 
         """
         partition = TopicPartition(self.topic.name, number)
-        at = begin
+        at, in_vain = begin, 0
         while at < end:
+            began_at = at
             self._consumer.assign([partition])
             self._consumer.seek(partition, at)
             try:
@@ -115,6 +118,9 @@ class LogReader:
                 if unreadable.offset < end:
                     yield unreadable
                 at = unreadable.offset + 1
+            in_vain = 0 if at > began_at else in_vain + 1
+            if in_vain > PATIENCE:
+                raise BrokerError(f"partition {number} of the topic {self.topic.name!r} cannot be read at offset {at}")
 
     def _polled(self, partition: TopicPartition, at: int, end: int) -> Iterator[Record]:
         heard_at = time.monotonic()
@@ -122,12 +128,10 @@ class LogReader:
             try:
                 polled = self._consumer.poll(timeout_ms=milliseconds(self._settings.poll_timeout_s))
                 reached = self._consumer.position(partition, timeout_ms=0) or at
-            except DAMAGE as error:
-                raise _Unreadable(self._consumer.position(partition, timeout_ms=0) or at) from error
-            except kafka_errors.KafkaError as error:
-                raise BrokerError(f"Kafka does not let partition {partition.partition} be read: {error}") from error
             except Exception as error:
-                raise _Unreadable(self._consumer.position(partition, timeout_ms=0) or at) from error
+                if is_damage(error):
+                    raise _Unreadable(self._consumer.position(partition, timeout_ms=0) or at) from error
+                raise BrokerError(f"Kafka does not let partition {partition.partition} be read: {error}") from error
             for record in polled.get(partition, ()):
                 if record.offset >= end:
                     return
@@ -154,20 +158,32 @@ class LogReader:
         self._consumer.close(autocommit=False, timeout_ms=1_000)
 
     def _new_consumer(self) -> KafkaConsumer:
-        consumer = KafkaConsumer(
-            **shared_options(self._settings, self._client_id),
-            metrics_enabled=False,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            allow_auto_create_topics=False,
+        consumer, _ = new_consumer(
+            self._settings,
+            self.topic,
+            self._client_id,
             request_timeout_ms=milliseconds(self._settings.kafka_request_timeout_s),
-            fetch_max_wait_ms=min(500, milliseconds(self._settings.poll_timeout_s)),
             retry_backoff_ms=RETRY_MS,
             max_partition_fetch_bytes=FETCH_BYTES,
             max_poll_records=RECORDS_AT_ONCE,
         )
-        read_with_our_reader(consumer)
         return consumer
+
+
+def lacks(log: LogReader, number: int, span: Span, position: Position) -> bool:
+    """Tell that a partition does not hold what was applied from it: it is shorter, or its last record is another one.
+
+    Raises:
+        BrokerError: Kafka does not let it be read.
+
+    """
+    if position.next_offset > span.end:
+        return True
+    anchor = position.anchor
+    if anchor is None or anchor.offset < span.begin:
+        return False
+    found = next(log.read(number, anchor.offset, anchor.offset + 1), None)
+    return found is None or (isinstance(found, Record) and found.checksum() != anchor.checksum)
 
 
 class _Unreadable(Exception):

@@ -16,9 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from orderflow.cli.terminal import JsonOption, StackOption, fail, settings_of, show_json
 from orderflow.process import StopFlag, exclusive_lock
-from orderflow.rebuild.rebuild import Rebuild, from_scratch
+from orderflow.rebuild.rebuild import Rebuild
+from orderflow.rebuild.scratch import from_scratch
 from orderflow.stack import CONF
-from orderflow.store.sqlite import DatabaseError, is_damage
+from orderflow.store.sqlite import MAYBE_COMMITTED, DatabaseError, is_damage
 from orderflow.supervise import Supervisor, read_socket
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ EXAMPLES = 5
 
 def rebuild(
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what differs, and change nothing. Exit code 0, whatever differs.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask where something differs.")] = False,
     drop_lost: Annotated[
         bool,
@@ -52,26 +55,24 @@ def rebuild(
 ) -> None:
     """Fold the topic anew into orders.db; the old tables serve reads until the new ones take their place at once.
 
-    The order-consumer is stopped for it, and started again. Stopped or killed in between, the old ones stay.
+    The order-consumer is stopped for it, with --dry-run, too, and while you are asked; then it is started again.
+    Stopped or killed in between, the old ones stay. Exit code 1: refused, or not confirmed.
 
     Examples: `orderflow rebuild --dry-run`, `orderflow rebuild --yes`, `orderflow rebuild --from-scratch`.
     """
     if scratch and dry_run:
         fail("--from-scratch does not go with --dry-run")
     settings = settings_of(stack)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: tidy up, and start what was stopped
-    with _consumer_stopped(stack, quiet=as_json), _writers_lock(settings):
+    _tidy_up_when_ended()
+    with _consumer_stopped(stack, quiet=as_json), _writers_lock(settings), _troubles_told(settings, scratch=scratch):
         if scratch:
             with _progress(quiet=as_json) as tell:
                 kept = from_scratch(settings, tell, drop_lost=drop_lost)
-            _tell_scratch(settings, kept, as_json=as_json)
-            return
-        try:
+        else:
             swapped, found = _rebuild(settings, dry_run=dry_run, yes=yes, keep_lost=not drop_lost, quiet=as_json)
-        except DatabaseError as error:
-            if not is_damage(error):
-                raise
-            fail(f"{settings.orders_db} is damaged ({error}); build it anew with `orderflow rebuild --from-scratch`")
+    if scratch:
+        _tell_scratch(settings, kept, as_json=as_json)
+        return
     if as_json:
         show_json(_shown(found) | {"swapped": swapped})
     else:
@@ -97,7 +98,32 @@ def _confirmed(found: Differences, *, may_ask: bool) -> bool:
     if not (may_ask and sys.stdin.isatty()):
         typer.echo(f"{found.total} rows differ; look at them, and say --yes to let the new ones take effect", err=True)
         return False
-    return typer.confirm(f"{found.total} rows differ. Let the new ones take effect?")
+    return typer.confirm(
+        f"{found.total} rows differ. Nothing is applied until you answer. Let the new ones take effect?"
+    )
+
+
+def _tidy_up_when_ended() -> None:
+    """Take a signal as Ctrl-C: start what was stopped. A terminal that goes away sends one, too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def _troubles_told(settings: Settings, *, scratch: bool) -> Iterator[None]:
+    """End with a sentence where the file or the disk is in the way."""
+    try:
+        yield
+    except (DatabaseError, OSError) as error:
+        if is_damage(error) and not scratch:
+            fail(f"{settings.orders_db} is damaged ({error}); build it anew with `orderflow rebuild --from-scratch`")
+        if MAYBE_COMMITTED in getattr(error, "__notes__", ()):
+            fail(f"{settings.orders_db}: {error}; it may have taken effect; say it again to see")
+        fail(
+            f"{settings.orders_db} cannot be built ({error}), and nothing was changed; it needs room for a second copy "
+            "in its folder, and nobody else who writes there"
+        )
 
 
 @contextmanager

@@ -68,7 +68,8 @@ def fold(
             continue
         event = events.decode_text(row.payload)
         outcome, reason = settle(event, row.event_id, row.fingerprint, known, owners)
-        folded.append(row._replace(outcome=outcome, reason=reason))
+        same = (outcome, reason) == (row.outcome, row.reason)
+        folded.append(row if same else row._replace(outcome=outcome, reason=reason))
         if outcome == "applied":
             order = _applied(order, event, row)
     return Folded(folded, order)

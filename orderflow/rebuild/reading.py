@@ -9,19 +9,30 @@ from orderflow.records import Record, UnreadableRecord
 from orderflow.store.sqlite import is_damage, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from orderflow.broker.log_reader import LogReader, Span
     from orderflow.store.writer import Writer
 
-#: Records that one transaction applies, at most.
+#: Records that one transaction applies, at most, and bytes of their values, more or less.
 RECORDS_AT_ONCE = 2_000
+BYTES_AT_ONCE = 16 * 1024 * 1024
+
+#: No place is left out.
+NONE: Mapping[int, Collection[int]] = {}
 
 
 def read_into(
-    writer: Writer, projection: Projection, log: LogReader, spans: dict[int, Span], tell: Callable[[int], None]
+    writer: Writer,
+    projection: Projection,
+    log: LogReader,
+    spans: dict[int, Span],
+    tell: Callable[[int], None],
+    left_out: Mapping[int, Collection[int]] = NONE,
 ) -> None:
     """Apply these spans of the topic, partition by partition; ``tell`` is told how many records were applied.
+
+    ``left_out`` are offsets by partition.
 
     Raises:
         BrokerError: Kafka does not let them be read.
@@ -29,7 +40,8 @@ def read_into(
     """
     done = 0
     for number, span in sorted(spans.items()):
-        for part in _parts(log.read(number, *span)):
+        without = left_out.get(number, ())
+        for part in _parts(one for one in log.read(number, *span) if one.offset not in without):
             if isinstance(part[0], UnreadableRecord):
                 writer.write(projection.skip_unreadable([p for p in part if isinstance(p, UnreadableRecord)], 1).batch)
             else:
@@ -66,10 +78,12 @@ def _skip(writer: Writer, projection: Projection, record: Record, error: Excepti
 def _parts(found: Iterable[Record | UnreadableRecord]) -> Iterator[list[Record | UnreadableRecord]]:
     """Cut what is read into parts of one kind, none of them too long."""
     part: list[Record | UnreadableRecord] = []
+    size = 0
     for one in found:
-        if part and (type(one) is not type(part[0]) or len(part) == RECORDS_AT_ONCE):
+        if part and (type(one) is not type(part[0]) or len(part) == RECORDS_AT_ONCE or size >= BYTES_AT_ONCE):
             yield part
-            part = []
+            part, size = [], 0
         part.append(one)
+        size += len(one.value or b"") + len(one.header_bytes) if isinstance(one, Record) else 0
     if part:
         yield part

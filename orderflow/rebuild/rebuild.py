@@ -1,27 +1,25 @@
-"""The two ways to build the projection anew.
+"""Building the projection anew in a second set of tables, which can be compared before it takes the first one's place.
 
-`Rebuild` folds what was applied into a second set of tables, which can be compared before it takes the place of the
-first. `from_scratch` makes a new file, for one that is lost or damaged.
+For a file that is lost or damaged there is `orderflow.rebuild.scratch`.
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import closing
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from orderflow.broker.log_reader import LogReader, Span, find_topic
-from orderflow.clock import now_ms
-from orderflow.errors import RebuildRefused, StoreError
+from orderflow import controls
+from orderflow.broker.log_reader import LogReader, Span, find_topic, lacks
+from orderflow.errors import RebuildRefused
 from orderflow.projection import Projection
 from orderflow.projection.healing import refold
-from orderflow.rebuild.reading import read_into
-from orderflow.store import lost
+from orderflow.rebuild.keeping import keep
+from orderflow.rebuild.reading import NONE, read_into
+from orderflow.records import Anchor, Position, Record
 from orderflow.store.differences import Differences, compare
-from orderflow.store.reader import Reader
-from orderflow.store.second_set import SecondSet
-from orderflow.store.sqlite import immediate, open_writer
+from orderflow.store.numbering import number_by_time
+from orderflow.store.second_set import PREFIX, SecondSet
+from orderflow.store.sqlite import DatabaseError
 from orderflow.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -54,7 +52,8 @@ class Rebuild:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tables.drop()
+        with suppress(DatabaseError):  # What is left is removed when the file is opened again.
+            self._tables.drop()
         self._tables.close()
 
     def fold(self, tell: Callable[[int, int], None]) -> None:
@@ -69,45 +68,59 @@ class Rebuild:
         if current is None:
             raise RebuildRefused("Nothing was applied yet, so there is nothing to rebuild; start the order-consumer.")
         epoch, topic_id = current
-        topic = _topic(self._settings)
+        topic = topic_of(self._settings)
         if topic.topic_id != topic_id:
             raise RebuildRefused(
                 f"The topic {topic.name!r} has id {topic.topic_id}, and {topic_id} was applied; start the "
                 "order-consumer, which opens a new epoch for it, and then rebuild."
             )
         with LogReader(self._settings, topic, CLIENT_ID) as log:
-            spans = self._spans(log)
-            if self._keep_lost:
-                self._keep(epoch, spans)
+            spans = self._spans(log, epoch)
+            kept = keep(self._tables, epoch, spans) if self._keep_lost else NONE
+            self._refold()
             total = sum(span.end - span.begin for span in spans.values())
-            read_into(
-                self._writer, Projection(self._writer, topic_id, epoch), log, spans, lambda done: tell(done, total)
-            )
+            projection = Projection(self._writer, topic_id, epoch)
+            read_into(self._writer, projection, log, spans, lambda done: tell(done, total), kept)
+        self._tables.first(_TAKE_POSITIONS)
+        number_by_time(self._tables)
 
-    def _spans(self, log: LogReader) -> dict[int, Span]:
-        """Tell what was applied of each partition, as far as the topic still has it."""
+    def _spans(self, log: LogReader, epoch: int) -> dict[int, Span]:
+        """Tell what was applied of each partition, as far as the topic still has it, and make sure that it has it."""
         held = log.spans()
         spans = {}
-        for number, end in self._tables.first("SELECT partition, next_offset FROM positions").fetchall():
-            if held[number].end < end:
+        for number, position in self._positions().items():
+            if lacks(log, number, held[number], position) and not self._knows(log, number, position, epoch):
                 raise RebuildRefused(
-                    f"Partition {number} ends at offset {held[number].end}, and {end} was applied: the log was cut. "
-                    "Start the order-consumer, which opens a new epoch for it, and then rebuild."
+                    f"Partition {number} does not hold what was applied from it up to offset {position.next_offset}: "
+                    "the log was cut. Start the order-consumer, which opens a new epoch for it, and then rebuild."
                 )
-            spans[number] = Span(min(held[number].begin, end), end)
+            spans[number] = Span(min(held[number].begin, position.next_offset), position.next_offset)
         return spans
 
-    def _keep(self, epoch: int, spans: dict[int, Span]) -> None:
-        """Keep what the topic does not have any more: it comes first, and its orders are folded from it."""
-        with immediate(self._tables):
-            for table in ("history", "skipped_messages", "controls"):
-                self._tables.first(f"INSERT INTO rebuilt_{table} SELECT * FROM {table} WHERE epoch < ?", (epoch,))  # noqa: S608
-                for number, span in spans.items():
-                    self._tables.first(
-                        f"INSERT INTO rebuilt_{table} SELECT * FROM {table} "  # noqa: S608 (no outside text)
-                        "WHERE epoch = ? AND partition = ? AND offset < ?",
-                        (epoch, number, span.begin),
-                    )
+    def _positions(self) -> dict[int, Position]:
+        rows = self._tables.first("SELECT partition, next_offset, last_offset, last_checksum FROM positions").fetchall()
+        return {
+            number: Position(next_offset, None if last is None else Anchor(last, checksum))
+            for number, next_offset, last, checksum in rows
+        }
+
+    def _knows(self, log: LogReader, number: int, position: Position, epoch: int) -> bool:
+        """Tell whether what stands at the anchor is what was applied there: then the position is wrong, not the log."""
+        if position.anchor is None or position.next_offset > log.spans()[number].end:
+            return False
+        offset = position.anchor.offset
+        record = next(log.read(number, offset, offset + 1), None)
+        if not isinstance(record, Record):
+            return False
+        value = record.value or b""
+        known = {
+            "epoch": epoch, "partition": number, "offset": offset, "logged_at": record.logged_at, "key": record.key,
+            "value": record.value, "fingerprint": controls.fingerprint(value),
+        }  # fmt: skip
+        return bool(self._tables.first(_KNOWN, known).fetchall())
+
+    def _refold(self) -> None:
+        """Fold the orders of what was kept; the topic's records follow behind it."""
         ids = self._tables.execute("SELECT DISTINCT order_id FROM history WHERE order_id IS NOT NULL").fetchall()
         for start in range(0, len(ids), ORDERS_AT_ONCE):
             orders = {order_id: refold(self._writer.places, order_id) for (order_id,) in ids[start:][:ORDERS_AT_ONCE]}
@@ -122,58 +135,13 @@ class Rebuild:
         self._tables.swap()
 
 
-def from_scratch(settings: Settings, tell: Callable[[int, int], None], *, drop_lost: bool = False) -> Path | None:
-    """Build a new file from all that the topic has, and let it take the place of the old one, which is kept.
-
-    Gives the name under which the old one is kept; None where there was none.
+def topic_of(settings: Settings) -> Topic:
+    """Find the topic.
 
     Raises:
-        RebuildRefused: there is no topic, or the old file can be read and has what the topic does not have.
-        BrokerError: Kafka does not let it be read.
+        RebuildRefused: there is none.
 
     """
-    path = settings.orders_db
-    building = path.with_name(path.name + ".building")
-    _remove(building)
-    topic = _topic(settings)
-    with (
-        LogReader(settings, topic, CLIENT_ID) as log,
-        closing(open_writer(building, busy_timeout_s=settings.store_busy_timeout_s)) as connection,
-    ):
-        held = log.spans()
-        if not drop_lost:
-            _refuse_to_drop(settings, topic, held)
-        writer = Writer(settings, connection)
-        epoch = writer.open_epoch(topic, "built from scratch")
-        spans = {number: span for number, span in held.items() if span.end > span.begin}
-        total = sum(span.end - span.begin for span in spans.values())
-        read_into(writer, Projection(writer, topic.topic_id, epoch), log, spans, lambda done: tell(done, total))
-    kept = _set_aside(path)
-    building.rename(path)
-    return kept
-
-
-def _refuse_to_drop(settings: Settings, topic: Topic, held: dict[int, Span]) -> None:
-    """Refuse where the old file has events that are nowhere else. One that cannot be read is set aside as it is."""
-    reader = Reader(settings)
-    try:
-        current = lost.epoch(reader)
-        if current is None:
-            return
-        cut = any(one.next_offset > held[number].end for number, one in lost.reached(reader).items())
-        epoch = current[0] + (topic.topic_id != current[1] or cut)  # of a log that nobody has read yet
-        count = lost.LostEvents(reader, epoch, {number: span.begin for number, span in held.items()}).count()
-    except StoreError:
-        return
-    if count:
-        raise RebuildRefused(
-            f"{settings.orders_db} has {count} events that are not known to be on the topic any more. Start the "
-            "order-consumer, and send them again with `orderflow republish`; to build the file without them say "
-            "--drop-lost."
-        )
-
-
-def _topic(settings: Settings) -> Topic:
     topic = find_topic(settings, CLIENT_ID)
     if topic is None:
         raise RebuildRefused(
@@ -183,16 +151,24 @@ def _topic(settings: Settings) -> Topic:
     return topic
 
 
-def _set_aside(path: Path) -> Path | None:
-    """Rename the old file, and what belongs to it."""
-    kept = path.with_name(f"{path.name}.set-aside-{now_ms()}")
-    for end in ("", "-wal", "-shm"):
-        old = Path(f"{path}{end}")
-        if old.exists():
-            os.rename(old, f"{kept}{end}")  # noqa: PTH104 (the same for all three)
-    return kept if kept.exists() else None
+#: Where nothing was read at the end of a partition, or in all of it, reading goes on from where it did.
+_TAKE_POSITIONS = f"""
+INSERT OR REPLACE INTO {PREFIX}positions
+SELECT old.* FROM positions AS old LEFT JOIN {PREFIX}positions AS new ON new.partition = old.partition
+WHERE new.next_offset IS NOT old.next_offset
+"""  # noqa: S608 (no outside text)
 
-
-def _remove(path: Path) -> None:
-    for end in ("", "-wal", "-shm", "-journal"):
-        Path(f"{path}{end}").unlink(missing_ok=True)
+#: A record is what was applied at its place, whichever of the tables says so. A repair leaves it in the second.
+_KNOWN = """
+SELECT 1 FROM history
+WHERE (epoch, partition, offset, logged_at) = (:epoch, :partition, :offset, :logged_at)
+    AND payload = CAST(:value AS TEXT)
+UNION ALL
+SELECT 1 FROM skipped_messages
+WHERE (epoch, partition, offset, logged_at) = (:epoch, :partition, :offset, :logged_at)
+    AND key IS :key AND value IS :value
+UNION ALL
+SELECT 1 FROM controls
+WHERE (epoch, partition, offset, logged_at) = (:epoch, :partition, :offset, :logged_at)
+    AND fingerprint = :fingerprint
+"""

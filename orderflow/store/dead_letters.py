@@ -3,6 +3,9 @@
 The first is read from orders.db, the second is kept in outbox.db: it is true nowhere else, and a projection that is
 built anew yields the same sequence. Of each partition the sequence is that of (opened_by, offset): what became a skip
 later, for the first time or again by a repair, is behind all that were there.
+
+The sequence is another one when the log was cut, and orders.db was lost after that: a new file counts epochs from 1
+again, and means the log behind the cut. So the marks know each epoch that there was, and are compared with the file's.
 """
 
 from __future__ import annotations
@@ -76,6 +79,13 @@ class DeadLetters:
         except (StoreUnavailable, StoreIncompatible):
             return []
 
+    def epochs(self) -> dict[str, int]:
+        """Give the last epoch of each topic id. None while there is no projection to read."""
+        try:
+            return dict(self._reader.query("SELECT topic_id, max(epoch) FROM log_epochs GROUP BY topic_id"))
+        except (StoreUnavailable, StoreIncompatible):
+            return {}
+
 
 class DeadLetterMarks:
     """The last skip of each stretch that was copied. Thread-safe."""
@@ -96,6 +106,16 @@ class DeadLetterMarks:
         """
         rows = self._file.query("SELECT topic_id, epoch, partition, opened_by, offset FROM dead_letters")
         return {Stretch(*row[:3]): Mark(*row[3:]) for row in rows}
+
+    def forget(self, topic_id: str) -> None:
+        """Forget those of a topic: all its skips are copied again.
+
+        Raises:
+            StoreError: nobody knows whether they are forgotten.
+
+        """
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM dead_letters WHERE topic_id = ?", (topic_id,))
 
     def move(self, marks: Mapping[Stretch, Mark]) -> None:
         """Take note of how far some were copied.

@@ -1,13 +1,14 @@
 """What differs between the projection and a second set of it: the canonical dump of both, row by row.
 
-The dump is all that the log determines: nothing that depends on when a record was applied, no traces.
+The dump is all that the log determines: nothing that depends on when a record was applied, no traces. What a position
+says of its record depends on the decoder, and is not compared.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, SkippedRow
+from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, PositionRow, SkippedRow
 from orderflow.store.second_set import PREFIX
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ DUMP = {
         _PLACE, tuple(name for name in SkippedRow._fields if name not in ("trace", "exception", "attempts", "detail"))
     ),
     "controls": _Dumped(_PLACE, tuple(name for name in ControlRow._fields if name != "detail")),
+    "positions": _Dumped(("partition",), tuple(name for name in PositionRow._fields if name != "last_event_id")),
 }
 
 

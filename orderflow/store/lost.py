@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from orderflow.records import Anchor, Position
 from orderflow.store.outbox_file import OutboxFile
 from orderflow.store.rows import HistoryRow
 
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = ", ".join(f"h.{name}" for name in HistoryRow._fields)
-
-
-class Reached(NamedTuple):
-    """How far a partition was applied, and the last record of it; None after one that cannot be read."""
-
-    next_offset: int
-    last_offset: int | None
-    last_checksum: int | None
 
 
 class LostOrder(NamedTuple):
@@ -99,10 +92,13 @@ def epoch(reader: Reader) -> tuple[int, str] | None:
     return None if not rows else (rows[0][0], rows[0][1])
 
 
-def reached(reader: Reader) -> dict[int, Reached]:
+def reached(reader: Reader) -> dict[int, Position]:
     """Tell how far each partition was applied."""
     rows = reader.query("SELECT partition, next_offset, last_offset, last_checksum FROM positions")
-    return {partition: Reached(*rest) for partition, *rest in rows}
+    return {
+        partition: Position(next_offset, None if last is None else Anchor(last, checksum))
+        for partition, next_offset, last, checksum in rows
+    }
 
 
 def forget_deliveries(settings: Settings, ids: Collection[tuple[str, str]], before: int) -> None:

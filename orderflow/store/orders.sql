@@ -73,7 +73,12 @@ CREATE TABLE skipped_messages (
 
 CREATE INDEX skipped_by_order ON skipped_messages (order_id) WHERE order_id IS NOT NULL;
 
-CREATE INDEX skipped_by_state ON skipped_messages (state, reason);
+-- Lists, newest first; counts; walks over many in the sequence of places. None of them sorts.
+CREATE INDEX skipped_by_state ON skipped_messages (state);
+
+CREATE INDEX skipped_by_reason ON skipped_messages (state, reason);
+
+CREATE INDEX skipped_by_place ON skipped_messages (state, epoch, partition, offset);
 
 -- The sequence in which they became skips, on each partition.
 CREATE INDEX skipped_by_opening ON skipped_messages (epoch, partition, opened_by, offset);
@@ -108,6 +113,8 @@ CREATE TABLE controls (
 CREATE INDEX controls_by_event ON controls (event_id);
 
 CREATE INDEX controls_by_order ON controls (order_id) WHERE order_id IS NOT NULL;
+
+CREATE INDEX controls_by_key ON controls (key);
 
 CREATE INDEX controls_taking ON controls (taken_event_id) WHERE taken_event_id IS NOT NULL;
 

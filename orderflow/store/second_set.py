@@ -32,8 +32,12 @@ class SecondSet(Connection):
         """Open the file, and make the tables, empty. What an earlier rebuild left is removed."""
         connection = open_writer(path, busy_timeout_s=busy_timeout_s, factory=cls)
         assert isinstance(connection, cls)  # noqa: S101 (what the factory makes)
-        connection.drop()
-        connection.create()
+        try:
+            connection.drop()
+            connection.create()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def execute(self, sql: str, parameters: Any = ()) -> Any:
@@ -50,9 +54,7 @@ class SecondSet(Connection):
 
     def drop(self) -> None:
         """Remove the second set."""
-        with immediate(self):
-            for table in TABLES:
-                self.first(f"DROP TABLE IF EXISTS {PREFIX}{table}")
+        remove_leftovers(self)
 
     def swap(self) -> None:
         """Let the second set take the place of the first, which is removed: all of it, or nothing."""
@@ -69,6 +71,16 @@ class SecondSet(Connection):
                 table = re.search(r"CREATE TABLE (\w+)|CREATE INDEX \w+ ON (\w+)", statement)
                 if table is not None and (table[1] or table[2]) in TABLES:
                     self.first(_renamed(re.sub(r"CREATE INDEX (\w+)", rf"CREATE INDEX \1_{mark}", statement)))
+
+
+def remove_leftovers(connection: Connection) -> None:
+    """Remove a second set, as one that a rebuild left when it was killed. Nobody fills it meanwhile."""
+    found = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    left = [name for (name,) in found if name.removeprefix(PREFIX) in TABLES and name.startswith(PREFIX)]
+    if left:
+        with immediate(connection):
+            for name in left:
+                connection.execute(f"DROP TABLE {name}")
 
 
 @lru_cache(maxsize=256)

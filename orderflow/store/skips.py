@@ -29,8 +29,9 @@ class Wanted(NamedTuple):
 
     def where(self) -> tuple[str, dict[str, object]]:
         """Give the condition, and its parameters."""
+        state = "state" if self.order_id is None else "+state"  # Those of one order are few: not by the state's index.
         named = {
-            "state = :state": self.state,
+            f"{state} = :state": self.state,
             "reason = :reason": self.reason,
             "order_id = :order_id": self.order_id,
             "logged_at >= :since": self.since,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,7 +49,6 @@ TRANSIENT = frozenset(
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_NOMEM,
     }
 )
 
@@ -64,13 +64,18 @@ def open_writer(path: Path, *, busy_timeout_s: float, factory: type[Connection] 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, factory=factory)
-    connection.execute("PRAGMA page_size = 8192")  # a new file's; fewer and fuller pages than with 4096
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 32 MiB: what changes often is copied once
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA cache_size = -24576")  # 24 MiB: the inner pages of the indexes
-    _make_sure_of(connection, ORDERS, path)
+    try:
+        _refuse_other_version(connection, path)
+        connection.execute("PRAGMA page_size = 8192")  # a new file's; fewer and fuller pages than with 4096
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 32 MiB: what changes often is copied once
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -24576")  # 24 MiB: the inner pages of the indexes
+        _make_sure_of(connection, ORDERS, path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -168,8 +173,22 @@ def immediate(connection: Connection) -> Iterator[None]:
         raise
 
 
+def _refuse_other_version(connection: Connection, path: Path) -> None:
+    """Refuse a projection of another version, before anything of the file is changed."""
+    if (found := _version(connection)) not in (0, ORDERS.version):
+        raise _incompatible(path, ORDERS, found)
+
+
+def checkpoint(connection: Connection) -> bool:
+    """Move all that is in the WAL into the file; tell whether nobody was in the way."""
+    ((busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return not busy
+
+
 def is_transient(error: BaseException) -> bool:
-    """Tell whether the same statement may succeed later: locked, disk full, I/O error."""
+    """Tell whether the same statement may succeed later: locked, disk full, I/O error, no memory."""
+    if isinstance(error, MemoryError):  # what sqlite3 makes of SQLITE_NOMEM
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, sqlite3.OperationalError) and code is not None and code & 0xFF in TRANSIENT
 
@@ -177,6 +196,30 @@ def is_transient(error: BaseException) -> bool:
 def is_damage(error: BaseException) -> bool:
     """Tell whether SQLite found the file damaged, or no database at all."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def look_for_damage(connection: Connection, at_most_s: float) -> str | None:
+    """Say what SQLite finds wrong with the file, as far as it gets in that time; None where it finds nothing."""
+    try:
+        with interrupted_after(connection, at_most_s):
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return None
+    return None if found == "ok" else " ".join(found.split())
+
+
+@contextmanager
+def interrupted_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """Interrupt what runs so long: by a thread, since the search for damage asks no progress handler."""
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _version(connection: Connection) -> int:

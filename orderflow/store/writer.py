@@ -17,7 +17,8 @@ import structlog
 from orderflow.records import Anchor, Position
 from orderflow.store.places import Places
 from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, PositionRow, SkippedRow
-from orderflow.store.sqlite import DatabaseError, immediate, open_writer
+from orderflow.store.second_set import remove_leftovers
+from orderflow.store.sqlite import DatabaseError, immediate, look_for_damage, open_writer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -39,7 +40,7 @@ class Writer:
     """The projection's one writer. ``connection`` is given for a copy of the tables, or a second set of them."""
 
     def __init__(self, settings: Settings, connection: Connection | None = None) -> None:
-        self._connection = connection or open_writer(settings.orders_db, busy_timeout_s=settings.store_busy_timeout_s)
+        self._connection = connection or _opened(settings)
         self._wal = settings.orders_db.with_name(settings.orders_db.name + "-wal")
         self._wal_limit = settings.wal_limit_mb * 1024 * 1024
         self.places = Places(self._connection)
@@ -60,6 +61,10 @@ class Writer:
             )
             self._connection.execute("DELETE FROM positions")
         return epoch
+
+    def damage(self, at_most_s: float) -> str | None:
+        """Say what is wrong with the file, as far as that is found in so many seconds."""
+        return look_for_damage(self._connection, at_most_s)
 
     def positions(self) -> dict[int, Position]:
         """Give where reading goes on, by partition."""
@@ -142,7 +147,7 @@ class Writer:
         """Restart the WAL when busy readers kept the automatic checkpoints from doing so."""
         try:
             size = self._wal.stat().st_size
-        except FileNotFoundError:
+        except OSError:  # Mostly it is not there. The batch is committed: nothing here may pass for an error of it.
             return
         if size > self._wal_limit:
             try:
@@ -153,6 +158,17 @@ class Writer:
     def close(self) -> None:
         """Close the database; SQLite checkpoints the WAL."""
         self._connection.close()
+
+
+def _opened(settings: Settings) -> Connection:
+    """Open the file, without what a rebuild left there that was killed."""
+    connection = open_writer(settings.orders_db, busy_timeout_s=settings.store_busy_timeout_s)
+    try:
+        remove_leftovers(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 _OWNERS = """

@@ -7,6 +7,7 @@ is repeated with ``FUZZ_SEED=<seed>``.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,7 +17,7 @@ from orderflow.events import SkipReason
 from tests.support.broker import answers
 from tests.support.command import orderflow
 from tests.support.fuzz.batches import DAMAGES, LOG_DAMAGES, damage, send
-from tests.support.fuzz.checks import WORKER, check, check_log, read_all
+from tests.support.fuzz.checks import WORKER, check, check_log, log_lines, read_all
 from tests.support.fuzz.log import EVENTS_EACH, MALFORMED, ORDERS, Fuzz
 from tests.support.fuzz.makers import MAKERS, begun, topic_id_of
 from tests.support.raw_batches import RawSocket, Refused, batch
@@ -114,10 +115,10 @@ def test_batches_that_cannot_be_read_cost_only_themselves(make_stack: MakeStack,
     assert lost >= 2 * len(DAMAGES)
 
 
-def taken(socket: RawSocket, data: dict[int, bytes]) -> bool:
-    """Send batches, if the broker, which has started, leads their partitions yet."""
+def taken(socket: RawSocket, partition: int, data: bytes) -> bool:
+    """Send a batch, if the broker, which has started, leads its partition yet."""
     try:
-        socket.produce(data)
+        socket.produce({partition: data})
     except Refused as error:
         assert error.code == NOT_LEADER
         return False
@@ -145,11 +146,11 @@ def test_batches_that_go_bad_behind_the_worker(make_stack: MakeStack) -> None:
     first = until(lambda: worker(stack), "the worker runs", 20)
     until(lambda: answers(stack.settings.kafka_port), "the broker answers", 30)
 
-    later = {
-        order.partition: fuzz.put(order.partition, order.key, order.next(), outcome="applied") for order in fuzz.orders
-    }
-    data = {partition: batch([fuzz.logs[partition][offset].raw]) for partition, offset in later.items()}
     with open_socket(stack) as socket:
-        until(lambda: taken(socket, data), "the broker leads the partitions again", 30)
+        for order in fuzz.orders:
+            fuzz.put(order.partition, order.key, order.next(), outcome="applied")
+            send_one = partial(taken, socket, order.partition, batch([fuzz.logs[order.partition][-1].raw]))
+            until(send_one, "the broker leads the partition again", 30)
     wait_until_read(stack, fuzz, first)
     check(stack, fuzz)
+    assert "message.unreadable" in {line["event"] for line in log_lines(stack)}

@@ -35,10 +35,10 @@ def test_repairs_come_to_what_the_rules_say_in_many_logs(figures: Figures) -> No
 
     @seed(SEED)
     @settings(PROFILE, max_examples=EXAMPLES, database=None)
-    @given(wishes=drawn.wishes, lives=drawn.lives_or_none, turns=drawn.turns)
-    def hold(wishes: list[Wish], lives: list[Life], turns: list[Turn]) -> None:
+    @given(wishes=drawn.wishes, lives=drawn.lives_or_none, turns=drawn.turns, begin=drawn.begins)
+    def hold(wishes: list[Wish], lives: list[Life], turns: list[Turn], begin: int) -> None:
         author = Author(wishes, lives)
-        check(author, turns)
+        check(author, turns, begin)
         seen.update(author.seen)
 
     hold()

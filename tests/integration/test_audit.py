@@ -12,10 +12,10 @@ from kafka import TopicPartition
 from orderflow import events
 from orderflow.audit import auditor
 from orderflow.broker.raw import RawRecord
-from orderflow.errors import InvalidEvent
+from orderflow.errors import InvalidEvent, OrderflowError
 from orderflow.store.outbox import Outbox
 from tests.support.audited import Audited, control, event, shown
-from tests.support.messages import admin, message
+from tests.support.messages import admin, message, produce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,17 +166,22 @@ def test_rows_of_places_at_which_nothing_is_are_named_and_a_rebuild_removes_them
 @pytest.mark.parametrize(
     ("moved", "kind", "said"),
     [
-        ("next_offset = next_offset - 1", "position_too_low", "and rows up to offset"),
-        ("last_checksum = last_checksum + 1", "position_changed", "last_checksum"),
-        ("last_event_id = 'x'", "position_changed", "last_event_id 'x'"),
-        ("next_offset = 0, last_offset = NULL, last_checksum = NULL", "position_too_low", "next_offset 0"),
+        ("UPDATE positions SET next_offset = next_offset - 1", "position_too_low", "and rows up to offset"),
+        ("UPDATE positions SET last_checksum = last_checksum + 1", "position_changed", "last_checksum"),
+        ("UPDATE positions SET last_event_id = 'x'", "position_changed", "last_event_id 'x'"),
+        (
+            "UPDATE positions SET next_offset = 0, last_offset = NULL, last_checksum = NULL",
+            "position_too_low",
+            "next_offset 0",
+        ),
+        ("DELETE FROM positions", "position_too_low", "next_offset 0"),
     ],
 )
 def test_a_wrong_offset_is_named_and_a_rebuild_mends_it(
     audited: Audited, story: Story, moved: str, kind: str, said: str
 ) -> None:
     partition, _ = story.places["repair"]
-    audited.change(f"UPDATE positions SET {moved} WHERE partition = {partition}")
+    audited.change(f"{moved} WHERE partition = {partition}")
 
     findings, _ = audited.audit()
 
@@ -406,6 +411,56 @@ def test_what_the_log_lost_at_its_beginning_is_named(broker: Broker) -> None:
     assert findings.kept[0].mend == "orderflow republish"
 
 
+def without_lz4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where the codec is not installed: batches that need it cannot be read."""
+    monkeypatch.setattr("kafka.codec.has_lz4", lambda: False)
+
+
+@pytest.fixture
+def half_compressed(broker: Broker) -> tuple[Audited, list[Place]]:
+    """An order with four events, of which the second and the third came in compressed batches."""
+    audited, places = Audited(broker.settings()), []
+    for status, codec in ((None, None), ("pending", "lz4"), ("shipped", "lz4"), ("delivered", None)):
+        value = event("ord-1", status) + b" " * 500
+        places += produce(audited.settings, [{"key": b"ord-1", "value": value}], compression_type=codec)
+    return audited, places
+
+
+def test_what_could_not_be_read_is_no_difference_while_it_cannot(
+    half_compressed: tuple[Audited, list[Place]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audited, places = half_compressed
+    with monkeypatch.context() as planted:
+        without_lz4(planted)
+        audited.apply()
+        findings, tally = audited.audit()
+        assert (findings.total, tally.skipped, tally.records) == (0, {"unreadable_record": 2}, 4)
+
+    findings, _ = audited.audit()
+
+    assert shown(findings) == [
+        ("wrongly_skipped", "ord-1", f"1-{partition}-{offset}") for partition, offset in places[1:3]
+    ]
+    assert "a version that understood less" in findings.kept[0].cause
+    audited.rebuild()
+    assert audited.audit()[0].total == 0
+
+
+def test_what_was_applied_and_cannot_be_read_any_more_must_not_be_rebuilt(
+    half_compressed: tuple[Audited, list[Place]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audited, places = half_compressed
+    audited.apply()
+    without_lz4(monkeypatch)
+
+    findings, _ = audited.audit()
+
+    assert shown(findings) == [
+        ("record_unreadable", None, f"1-{partition}-{offset}") for partition, offset in places[1:3]
+    ]
+    assert "no orderflow rebuild" in findings.kept[0].mend
+
+
 # The command.
 
 
@@ -425,20 +480,25 @@ def test_the_command_tells_of_differences_and_ends_with_1(audited: Audited) -> N
 
 
 @pytest.mark.parametrize(
-    ("settings", "arguments", "said"),
+    ("settings", "said"),
     [
-        ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, (), "Kafka at 127.0.0.1:1 did not answer"),
-        ({"ORDERFLOW_VAR_DIR": "nowhere"}, (), "/nowhere/orders.db; run this in the stack's folder"),
-        ({}, ("--ledger", "nowhere"), "the ledger nowhere cannot be read"),
-        ({}, ("--ledger", "orders.db"), "line 1 of orders.db is no entry of a ledger"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "Kafka at 127.0.0.1:1 did not answer"),
+        ({"ORDERFLOW_VAR_DIR": "nowhere"}, "/nowhere/orders.db; run this in the stack's folder"),
     ],
 )
 def test_what_cannot_be_carried_out_says_why_and_ends_with_2(
-    audited: Audited, settings: dict[str, str], arguments: tuple[str, ...], said: str
+    audited: Audited, settings: dict[str, str], said: str
 ) -> None:
-    output = audited.run("audit", *arguments, code=2, **settings)
+    output = audited.run("audit", code=2, **settings)
 
     assert output.startswith("orderflow: the audit was not carried out: ")
     assert said in output
     assert "Traceback" not in output
     assert [path.name for path in audited.settings.var.glob("audit-*")] == []
+
+
+def test_a_ledger_that_is_none_is_refused(audited: Audited) -> None:
+    with pytest.raises(OrderflowError, match=r"the ledger .*nowhere cannot be read: No such file"):
+        audited.audit(audited.settings.var / "nowhere")
+    with pytest.raises(OrderflowError, match=r"line 1 of .*orders.db is no entry of a ledger"):
+        audited.audit(audited.settings.orders_db)

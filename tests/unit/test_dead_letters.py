@@ -245,6 +245,26 @@ def test_a_new_life_of_the_log_is_copied_for_itself(settings: Settings, kafka: K
     assert kafka.places == ["1-0-5", "2-0-2", "2-0-5"]
 
 
+@pytest.mark.parametrize("skips_of_the_cut_log", [[skip(3, epoch=2)], []])
+def test_what_was_skipped_behind_a_cut_is_copied_though_the_file_is_made_anew(
+    settings: Settings, kafka: Kafka, skips_of_the_cut_log: list[SkippedRow]
+) -> None:
+    """The new file counts epochs from 1 again, and its offsets are in front of what was copied of the first log."""
+    put(settings, [skip(100)])
+    copies = copier(settings, kafka)
+    turns(copies)
+    put(settings, skips_of_the_cut_log, [TOPIC_ID, TOPIC_ID])
+    turns(copies)
+    settings.orders_db.unlink()
+    put(settings, [skip(3), skip(12), skip(50)])
+    kafka.sent.clear()
+
+    logs = turns(copier(settings, kafka))
+
+    assert kafka.places == ["1-0-3", "1-0-12", "1-0-50"]
+    assert [line["marked"] for line in logs if line["event"] == "dead_letter.marks_forgotten"] == [2]
+
+
 def test_a_topic_that_cannot_be_made_is_waited_for_longer_each_time(settings: Settings, kafka: Kafka) -> None:
     put(settings, [skip(1)])
     kafka.absent = BrokerError("not authorized")

@@ -19,7 +19,7 @@ from orderflow.healing.desk import HealingDesk
 from orderflow.healing.wishes import Discard
 from orderflow.settings import Settings
 from orderflow.store.differences import DUMP, Difference, compare
-from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, SkippedRow
+from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, PositionRow, SkippedRow
 from orderflow.store.second_set import PREFIX, TABLES, SecondSet
 from orderflow.store.skips import Wanted
 from tests.support.applied_log import AppliedLog
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: HYPOTHESIS_EXAMPLES=20000 makes a long run.
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "150"))
 
-KEYS = {"orders": ("order_id",)} | dict.fromkeys(
+KEYS = {"orders": ("order_id",), "positions": ("partition",)} | dict.fromkeys(
     ("history", "skipped_messages", "controls"), ("epoch", "partition", "offset")
 )
 
@@ -41,6 +41,7 @@ NOT_COMPARED = {
     "history": set(),
     "skipped_messages": {"trace", "exception", "attempts", "detail"},
     "controls": {"detail"},
+    "positions": {"last_event_id"},
 }
 
 
@@ -122,7 +123,10 @@ def plant(tables: SecondSet, one: Planted) -> None:
     if one.what == "delete":
         tables.first(f"DELETE FROM {table} WHERE {where}", key)
     elif one.what == "add":
-        new = row | ({"order_id": f"new-{one.column}"} if one.table == "orders" else {"offset": 1_000 + one.column})
+        number = 1_000 + one.column
+        new = row | {"orders": {"order_id": f"new-{number}"}, "positions": {"partition": number}}.get(
+            one.table, {"offset": number}
+        )
         new.pop("arrival", None)
         marks = ", ".join("?" * len(new))
         tables.first(f"INSERT OR IGNORE INTO {table} ({', '.join(new)}) VALUES ({marks})", tuple(new.values()))
@@ -187,7 +191,8 @@ def test_each_planted_difference_is_named_and_nothing_else(base: Path, plants: l
 
 def test_nothing_is_left_out_of_the_dump_but_what_depends_on_arrival() -> None:
     """A column that comes to be later is compared, unless it is named here."""
-    kinds = {"orders": OrderRow, "history": HistoryRow, "skipped_messages": SkippedRow, "controls": ControlRow}
+    kinds = {"orders": OrderRow, "history": HistoryRow, "skipped_messages": SkippedRow, "controls": ControlRow,
+             "positions": PositionRow}  # fmt: skip
     left_out = {table: set(kinds[table]._fields) - set(dumped.columns) for table, dumped in DUMP.items()}
 
     assert left_out == NOT_COMPARED | {"orders": set()}

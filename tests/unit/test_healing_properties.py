@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.timeout(SHRINKING_MAX_S)
-@settings(PROFILE, max_examples=60)
-@given(wishes=drawn.wishes, turns=drawn.turns)
-def test_repairs_come_to_what_the_rules_say(wishes: list[Wish], turns: list[Turn]) -> None:
-    """However the log is cut, interleaved and killed on the way, and when it is rebuilt."""
-    check(Author(wishes), turns)
+@settings(PROFILE, max_examples=50)
+@given(wishes=drawn.wishes, turns=drawn.turns, begin=drawn.begins)
+def test_repairs_come_to_what_the_rules_say(wishes: list[Wish], turns: list[Turn], begin: int) -> None:
+    """However the log is cut, interleaved and killed on the way, and when it is rebuilt from what is left of it."""
+    check(Author(wishes), turns, begin)
 
 
 @pytest.mark.timeout(SHRINKING_MAX_S)
-@settings(PROFILE, max_examples=30)
-@given(wishes=drawn.wishes, lives=drawn.lives, turns=drawn.turns)
-def test_repairs_in_several_lives_of_the_log(wishes: list[Wish], lives: list[Life], turns: list[Turn]) -> None:
+@settings(PROFILE, max_examples=25)
+@given(wishes=drawn.wishes, lives=drawn.lives, turns=drawn.turns, begin=drawn.begins)
+def test_repairs_in_several_lives_of_the_log(
+    wishes: list[Wish], lives: list[Life], turns: list[Turn], begin: int
+) -> None:
     """Each control is judged within its own, and an order is the fold of all."""
-    check(Author(wishes, lives), turns)
+    check(Author(wishes, lives), turns, begin)
 
 
 def test_each_case_comes_about() -> None:
@@ -49,5 +51,5 @@ def test_each_case_comes_about() -> None:
 
     lay_down()
 
-    assert {case: seen[case] for case in COMMON if seen[case] < 10} == {}
+    assert {case: seen[case] for case in COMMON if seen[case] < 20} == {}
     assert {case: seen[case] for case in RARE if seen[case] < 2} == {}

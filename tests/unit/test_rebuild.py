@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import threading
 from contextlib import closing, contextmanager
@@ -12,38 +13,27 @@ import pytest
 from typer.testing import CliRunner
 
 from orderflow import events
-from orderflow.broker.log_reader import Span
+from orderflow.cli import rebuild as command
 from orderflow.cli.main import app as cli
-from orderflow.projection import Projection
-from orderflow.rebuild.reading import RECORDS_AT_ONCE, read_into
+from orderflow.projection import Projection, runs
+from orderflow.rebuild.reading import RECORDS_AT_ONCE, _parts, read_into
 from orderflow.records import Record, UnreadableRecord
 from orderflow.settings import Settings
+from orderflow.store.numbering import number_by_time
+from orderflow.store.places import Places
 from orderflow.store.reader import Reader
 from orderflow.store.second_set import PREFIX, TABLES, SecondSet
 from orderflow.store.writer import Writer
-from tests.support import store
-from tests.unit.test_projection import TOPIC, changed, created, log_of, open_writer
+from tests.support import random_log, store
+from tests.support.rebuilding import applied, control, of_a, on_topic
+from tests.unit.test_projection import TOPIC, changed, created, log_of, open_writer, uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+
 A_BUG = b"a bug"
-
-
-class Log:
-    """Records, partition by partition, as a `LogReader` gives them."""
-
-    def __init__(self, records: list[Record | UnreadableRecord]) -> None:
-        self._records = records
-
-    @property
-    def spans(self) -> dict[int, Span]:
-        ends = {record.partition: record.offset + 1 for record in self._records}
-        return {partition: Span(0, end) for partition, end in ends.items()}
-
-    def read(self, number: int, begin: int, end: int) -> Iterator[Record | UnreadableRecord]:
-        return (one for one in self._records if one.partition == number and begin <= one.offset < end)
 
 
 @contextmanager
@@ -62,9 +52,9 @@ def a_bug() -> Iterator[None]:
 
 def read(folder: Path, records: list[Record | UnreadableRecord]) -> list[int]:
     """Read a log into a new projection; give what was told of the progress."""
-    log, told = Log(records), list[int]()
+    log, told = random_log.Log(records), list[int]()
     with closing(open_writer(folder)) as writer:
-        read_into(writer, Projection(writer, TOPIC.topic_id, 1), log, log.spans, told.append)  # type: ignore[arg-type]
+        read_into(writer, Projection(writer, TOPIC.topic_id, 1), log, log.spans(), told.append)  # type: ignore[arg-type]
     return told
 
 
@@ -139,6 +129,16 @@ def test_a_record_of_which_no_row_can_be_written_keeps_its_place(tmp_path: Path)
     assert sorted(found, key=repr) == [("internal_error", None, None), ("malformed_json", b"b", b"{")]
 
 
+def test_a_part_is_bounded_by_its_bytes_too() -> None:
+    """Records of a megabyte: 2,000 of them at once would be more than a machine has."""
+    records = [Record(0, number, b"a", b"x" * 1_000_000, b"\0", 1) for number in range(40)]
+
+    parts = list(_parts(records))
+
+    assert [record for part in parts for record in part] == records
+    assert max(len(part) for part in parts) == 17
+
+
 # The second set.
 
 
@@ -202,6 +202,69 @@ def test_what_an_earlier_rebuild_left_is_removed(settings: Settings) -> None:
         assert tables.first("SELECT count(*) FROM positions").fetchall() == [(1,)]
 
 
+def test_what_a_killed_rebuild_left_is_removed_when_the_consumer_opens_the_file(settings: Settings) -> None:
+    """It is as large as the file, and nobody knows its name."""
+    SecondSet.open(settings.orders_db, 5).close()
+    assert store.query(settings, f"SELECT count(*) FROM sqlite_schema WHERE name LIKE '{PREFIX}%'") != [(0,)]
+
+    Writer(settings).close()
+
+    assert store.query(settings, f"SELECT name FROM sqlite_schema WHERE name LIKE '{PREFIX}%'") == []
+    assert len(store.history(settings)) == 1
+
+
+#: What the projection asks for, whatever it is called.
+QUESTIONS: dict[str, Callable[[Writer], object]] = {
+    "positions": Writer.positions,
+    "order_exists": lambda writer: writer.places.order_exists("a"),
+    "known_orders": lambda writer: writer.known_orders(["a"]),
+    "owners": lambda writer: writer.owners({("a", uuid(7)), ("a", uuid(8))}),
+    "write_orders": lambda writer: writer.write_orders({"a": None}),
+    "skip_at": lambda writer: writer.places.skip_at((1, 0, 0)),
+    "history_at": lambda writer: writer.places.history_at((1, 0, 0)),
+    "control_at": lambda writer: writer.places.control_at((1, 0, 0)),
+    "first_control": lambda writer: writer.places.first_control(1, 0, b"a", uuid(7)),
+    "last_offset": lambda writer: writer.places.last_offset(1, "a", None),
+    "history_of": lambda writer: writer.places.history_of("a"),
+    "skips_of": lambda writer: writer.places.skips_of("a"),
+    "taken_by": lambda writer: writer.places.taken_by("a"),
+}
+
+#: They mean the file, or what both sets share.
+OF_THE_FILE = {"epoch", "open_epoch", "damage", "close"}
+
+
+def test_no_statement_of_the_projection_means_the_first_set(settings: Settings) -> None:
+    """SQLite itself tells which tables a statement is about, when it is prepared."""
+    touched = set[str]()
+
+    def note(action: int, table: str | None, *_: object) -> int:
+        if action in (sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE):
+            touched.add(table or "")
+        return sqlite3.SQLITE_OK
+
+    records = log_of([
+        *of_a(created("a", 1), changed("a", 7, "shiped"), b"{"), control(50, 1, None, None),
+        control(51, 2, 3, changed("a", None, "shipped")), *of_a(changed("a", 8, "shipped")),
+        *[(b"%d" % number, created(str(number), 1)) for number in range(200)],
+    ])  # fmt: skip
+    with closing(SecondSet.open(settings.orders_db, 5)) as tables:
+        tables.set_authorizer(note)
+        writer = Writer(settings, tables)
+        for run in runs(records):
+            writer.write(Projection(writer, TOPIC.topic_id, 1).project(run).batch)
+        number_by_time(tables)
+        ((taken,),) = tables.execute("SELECT count(*) FROM controls WHERE taken_event_id IS NOT NULL").fetchall()
+        for ask in QUESTIONS.values():
+            ask(writer)
+
+    assert taken == 1
+    assert {f"{PREFIX}{table}" for table in TABLES} <= touched
+    assert touched & set(TABLES) == set()
+    known = {name for kind in (Writer, Places) for name, one in vars(kind).items() if callable(one) and name[0] != "_"}
+    assert known == QUESTIONS.keys() | OF_THE_FILE | {"write"}
+
+
 def test_a_swap_that_fails_in_the_middle_changes_nothing(settings: Settings) -> None:
     with closing(SecondSet.open(settings.orders_db, 5)) as tables:
         tables.first(f"DROP TABLE {PREFIX}orders")
@@ -253,9 +316,47 @@ def test_whoever_reads_meanwhile_sees_one_set_or_the_other(settings: Settings) -
 # The command.
 
 
-@pytest.mark.parametrize("option", ["--dry-run", "--drop-lost"])
-def test_a_new_file_has_nothing_to_compare_and_nothing_to_keep(option: str) -> None:
-    done = CliRunner().invoke(cli, ["rebuild", "--from-scratch", option])
+def test_a_new_file_has_nothing_to_compare() -> None:
+    done = CliRunner().invoke(cli, ["rebuild", "--from-scratch", "--dry-run"])
 
     assert done.exit_code == 1
-    assert "--from-scratch goes with neither" in done.stderr
+    assert "--from-scratch does not go with --dry-run" in done.stderr
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_nothing_is_changed(tmp_path: Path) -> None:
+    """Also where tidying up meets the same error."""
+    records = log_of([(b"%d" % number, created(str(number), 1)) for number in range(300)])
+    settings = applied(tmp_path, records)
+    before = store.history(settings)
+    create = SecondSet.create
+
+    def with_little_room(tables: SecondSet) -> None:
+        create(tables)
+        ((pages,),) = tables.first("PRAGMA page_count").fetchall()
+        tables.first(f"PRAGMA max_page_count = {pages + 3}")
+
+    full = sqlite3.OperationalError("database or disk is full")
+    with (
+        on_topic(records),
+        patch.object(SecondSet, "create", with_little_room),
+        patch.object(command, "settings_of", lambda _: settings),
+        patch("orderflow.rebuild.rebuild.SecondSet.drop", side_effect=[None, full]),
+    ):
+        done = CliRunner().invoke(cli, ["rebuild", "--yes"])
+
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert "cannot be built (database or disk is full), and nothing was changed" in done.stderr
+    assert store.history(settings) == before
+
+
+def test_a_terminal_that_goes_away_is_as_ctrl_c_unless_it_is_not_to_matter() -> None:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        for how, expected in ((signal.SIG_DFL, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_IGN)):
+            signal.signal(signal.SIGHUP, how)
+            command._tidy_up_when_ended()
+            assert signal.getsignal(signal.SIGHUP) == expected
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,6 +15,14 @@ from orderflow.errors import StoreDamaged
 from orderflow.store.sqlite import DatabaseError, is_damage, is_transient
 from orderflow.store.writer import Writer
 from orderflow.worker import Worker, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orderflow.settings import Settings
+
+#: So long the file is looked through for damage at a start: a file of 200 MB takes half a second.
+CHECK_S = 2.0
 
 log = structlog.get_logger(PROGRAM)
 
@@ -39,16 +48,29 @@ def consume(worker: Worker) -> None:
     except DatabaseError as error:
         if not is_damage(error):
             raise
-        raise StoreDamaged(
-            f"{settings.orders_db} is damaged ({error}); build it anew with `orderflow rebuild --from-scratch`"
-        ) from error
+        raise _damaged(settings.orders_db, error) from error
+
+
+def _damaged(path: Path, found: object) -> StoreDamaged:
+    return StoreDamaged(f"{path} is damaged ({found}); build it anew with `orderflow rebuild --from-scratch`")
+
+
+def _open(settings: Settings) -> Writer:
+    writer = Writer(settings)
+    found = writer.damage(CHECK_S)
+    if found is not None:
+        raise _damaged(settings.orders_db, found)
+    return writer
 
 
 def open_writer(worker: Worker) -> Writer | None:
-    """Open the store; wait while it is locked or the disk is full. None when asked to stop meanwhile."""
+    """Open the store, and look for damage; wait while it is locked or the disk is full.
+
+    None when asked to stop meanwhile.
+    """
     for delay_s in growing_delays(worker.settings):
         try:
-            return Writer(worker.settings)
+            return _open(worker.settings)
         except DatabaseError as error:
             if not is_transient(error):
                 raise

@@ -30,7 +30,7 @@ log = structlog.get_logger("order-consumer")
 
 
 class Stopped(BaseException):  # no error: what handles errors must not take it for one
-    """Asked to stop while a batch could not be written. Its records are read again at the next start."""
+    """Asked to stop in the midst of a batch. What is written stays; the rest is read again at the next start."""
 
 
 class Applier:
@@ -56,15 +56,23 @@ class Applier:
     def apply(self, projection: Projection, records: Sequence[Record]) -> None:
         """Project and write one batch, run by run; a control is a run, and a transaction, of its own."""
         started = time.monotonic()
-        for run in runs(records):
+        for number, run in enumerate(runs(records)):
+            if number:
+                self._pause()
             self._apply_run(projection, run)
         self.counts["batches"] += 1
         self.counts["apply_ms"] += round((time.monotonic() - started) * 1000)
 
+    def _pause(self) -> None:
+        """Beat, and look whether to stop: a batch of repairs of long orders takes minutes."""
+        if self._stop:
+            raise Stopped("it takes long")
+        self._beat("running", None)
+
     def _apply_run(self, projection: Projection, records: Sequence[Record]) -> None:
         """Project and write one run; an error that nobody foresaw costs only the record that raises it."""
         try:
-            done = [self._store(projection.project, records)]
+            done = [self._store(lambda: projection.project(records))]
         except Exception as error:
             if is_damage(error):
                 raise
@@ -75,11 +83,11 @@ class Applier:
 
     def write(self, projected: Projected) -> None:
         """Write what is projected already, and tell it."""
-        self._report(self._store(lambda _: projected, []))
+        self._report(self._store(lambda: projected))
 
     def _apply_alone(self, projection: Projection, record: Record) -> Projected:
         try:
-            return self._store(projection.project, [record])
+            return self._store(lambda: projection.project([record]))
         except Exception as error:
             if is_damage(error):
                 raise
@@ -91,36 +99,42 @@ class Applier:
     def _skip_unforeseen(self, projection: Projection, record: Record, error: Exception) -> Projected:
         """Skip a record with its trace; where even that fails, keep its place alone."""
         try:
-            skipped = projection.skip_unforeseen(record, error)
-            return self._store(lambda _: skipped, [record])
+            return self._store(lambda: projection.skip_unforeseen(record, error))
         except Exception as worse:
             if is_damage(worse):
                 raise
             log.exception("skip.failed", partition=record.partition, offset=record.offset)
-            skipped = projection.skip_bare(record, worse)
-            return self._store(lambda _: skipped, [record])
+            bare = projection.skip_bare(record, worse)
+            return self._store(lambda: bare)
 
-    def _store(self, project: Callable[[Sequence[Record]], Projected], records: Sequence[Record]) -> Projected:
+    def _store(self, project: Callable[[], Projected]) -> Projected:
         """Project and write; while the store is locked or the disk is full, wait and try again. Nothing is skipped."""
-        for tries, delay_s in enumerate(growing_delays(self._settings)):
+        projected: Projected | None = None
+        for delay_s in growing_delays(self._settings):
             try:
-                projected = project(self._not_stored(records) if tries else records)
+                if projected is None:
+                    projected = project()
+                elif self._is_stored(projected):
+                    break
                 self._writer.write(projected.batch)
                 break
-            except DatabaseError as error:
+            except (DatabaseError, MemoryError) as error:
                 if not is_transient(error):
                     raise
                 log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
                 self._beat("waiting", f"the store: {error}")
                 if self._stop.wait(delay_s):
-                    raise Stopped from error
-        for row in projected.batch.positions.values():
-            anchor = None if row.last_offset is None else Anchor(row.last_offset, row.last_checksum or 0)
-            self.positions[row.partition] = Position(row.next_offset, anchor)
+                    raise Stopped("the store took nothing") from error
+        assert projected is not None, "the delays never end"  # noqa: S101 (for the type)
+        self.positions.update(_reached(projected))
         return projected
 
+    def _is_stored(self, projected: Projected) -> bool:
+        """Tell whether a commit that failed took effect: then all of it did, and a second one would be in its way."""
+        return _reached(projected).items() <= self._writer.positions().items()
+
     def _not_stored(self, records: Sequence[Record]) -> list[Record]:
-        """Leave out what is in the store: a commit may have failed after it took effect."""
+        """Leave out what is in the store."""
         stored = self._writer.positions()
         return [r for r in records if r.partition not in stored or r.offset >= stored[r.partition].next_offset]
 
@@ -145,3 +159,13 @@ class Applier:
             return
         for entry in projected.batch.history:
             tell_event(topic, entry)
+
+
+def _reached(projected: Projected) -> dict[int, Position]:
+    """Say where reading goes on behind a batch."""
+    return {
+        row.partition: Position(
+            row.next_offset, None if row.last_offset is None else Anchor(row.last_offset, row.last_checksum or 0)
+        )
+        for row in projected.batch.positions.values()
+    }

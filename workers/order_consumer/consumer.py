@@ -57,8 +57,8 @@ class OrderConsumer:
                 if topic is not None:
                     self._alerts.resolve(Cause.TOPIC_MISCONFIGURED, "The topic was verified.")
                     self._consume_or_wait(topic)
-        except Stopped:
-            log.warning("batch.left", detail="asked to stop while the store took nothing; it is read again")
+        except Stopped as stopped:
+            log.warning("batch.left", detail=f"asked to stop while {stopped}; what is not written is read again")
         finally:
             self._heartbeat.beat("draining")
             self._writer.close()

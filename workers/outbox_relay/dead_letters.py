@@ -17,7 +17,7 @@ from orderflow.broker import PARTITIONS, Producer, ensure_dead_letter_topic
 from orderflow.delays import growing_delays
 from orderflow.errors import BrokerError, RecordRejected, StoreError, Unacknowledged, Unsent
 from orderflow.messages import Message, Published
-from orderflow.store.dead_letters import DeadLetter, DeadLetterMarks, DeadLetters, Limits, Mark, Stretch
+from orderflow.store.dead_letters import START, DeadLetter, DeadLetterMarks, DeadLetters, Limits, Mark, Stretch
 from orderflow.store.rows import place_id
 from outbox_relay.relay import PROGRAM
 
@@ -108,6 +108,7 @@ class Copier:
 
         """
         self._note()
+        self._compare_epochs()
         letters = self._letters.behind(self._marks.all(), range(PARTITIONS), LIMITS)
         if not letters:
             return False
@@ -118,6 +119,17 @@ class Copier:
         if failed is not None:
             raise failed
         return True
+
+    def _compare_epochs(self) -> None:
+        """Forget the marks of a log that orders.db does not know any more; note an epoch that is new."""
+        marks = self._marks.all()
+        for topic_id, epoch in self._letters.epochs().items():
+            marked = max((stretch.epoch for stretch in marks if stretch.topic_id == topic_id), default=epoch)
+            if marked > epoch:
+                log.warning("dead_letter.marks_forgotten", topic_id=topic_id, epoch=epoch, marked=marked)
+                self._marks.forget(topic_id)
+            elif marked < epoch:
+                self._marks.move({Stretch(topic_id, epoch, 0): START})
 
     def _results(self, letters: Sequence[DeadLetter], partitions: int) -> list[Result]:
         """Send the copies, but those that are too large for any topic; one result for each."""

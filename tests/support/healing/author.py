@@ -14,7 +14,7 @@ from tests.support.healing.wire import control_value, harmed, uuid, wire
 from tests.support.healing.wishes import Act, Again, Bulk, Life, Resend, Say, SendAgain, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tests.support.healing.model import Spot
 
@@ -153,7 +153,7 @@ class Author:
                 self._control(wish, spot, operation=None if wish.operation is None else uuid(90 + wish.operation))
 
     def _target(self, among: str, back: int) -> Spot | None:
-        meant = {
+        meant: dict[str, Callable[[Spot], object]] = {
             "all": lambda _: True,
             "open": lambda spot: spot.state == "open",
             "skips": lambda spot: spot.state,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import create_autospec, patch
 
 import structlog
+from hypothesis import event
 
 from order_consumer.applying import Applier
 from orderflow import controls, events
@@ -161,14 +162,18 @@ def applied(folder: Path, lives: Lives, turns: Sequence[Turn]) -> Settings:
                 except Killed:
                     process = process.after_a_kill()
                     kills += 1
+                    event("killed")
                 if kills == KILLS_MAX:
                     left = cycle([turn._replace(then="write") for turn in turns])
     process.writer.close()
     return process.settings
 
 
-def rebuilt(settings: Settings, topic_id: str, log: Log) -> Differences:
-    """Rebuild the last life as `orderflow rebuild` does, swap, and give what it says will differ. Nothing raises."""
+def rebuilt(settings: Settings, topic_id: str, log: Log, begin: int = 0) -> Differences:
+    """Rebuild the last life as `orderflow rebuild` does, swap, and give what it says will differ. Nothing raises.
+
+    What is before the offset ``begin`` is not in the log any more.
+    """
 
     class Reader:
         """The log, as the rebuild reads it."""
@@ -182,10 +187,10 @@ def rebuilt(settings: Settings, topic_id: str, log: Log) -> Differences:
 
         def spans(self) -> dict[int, Span]:
             ends = {record.partition: record.offset + 1 for record in log}
-            return {partition: Span(0, ends.get(partition, 0)) for partition in range(6)}
+            return {number: Span(min(begin, ends.get(number, 0)), ends.get(number, 0)) for number in range(6)}
 
-        def read(self, partition: int, begin: int, end: int) -> Iterator[Any]:
-            return (record for record in log if record.partition == partition and begin <= record.offset < end)
+        def read(self, partition: int, start: int, end: int) -> Iterator[Any]:
+            return (record for record in log if record.partition == partition and start <= record.offset < end)
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(rebuild, "LogReader", Reader))

@@ -19,7 +19,7 @@ EVENTS = {
     "event_id_conflict": "id conflict",
 }
 
-#: The properties say little unless each of these comes about often, and each of those at all.
+#: The properties say little unless each of these comes about often.
 COMMON = (
     *EVENTS.values(),
     "repair of a repair",
@@ -29,6 +29,8 @@ COMMON = (
     "repair after discard",
     "late copy of a discarded id",
 )
+
+#: Nor unless each of these does now and then.
 RARE = (
     "late copy of a damaged record's discarded id",
     "copy of an id behind an internal error with it",

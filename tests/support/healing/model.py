@@ -175,24 +175,24 @@ class Oracle:
             self._fold(named.order, spot.place[2])
 
     def _judge(self, record: Logged, control: Control, named: Spot | None) -> tuple[str, str]:
-        """Give the verdict of the first rule that holds."""
+        """Give the verdict of the first rule that holds, by its number there; the first one is judged before."""
         before = [s for s in self.spots.values() if s.place[:2] == (self.epoch, record.partition) and s.control]
         copies = [s.record.value for s in before if s.record.key == record.key and s.record.what.id == control.id]  # type: ignore[union-attr]
         key, order, state = (named.record.key, named.order, named.state) if named else (None, None, "")
         last = self.last(order, control.operation)
         rules: tuple[tuple[object, str, str], ...] = (
-            (copies and copies[0] == record.value, "duplicate", ""),
-            (copies, "invalid_control", "its id is another's"),
-            (control.topic_id != self.topic_id, "invalid_control", "another topic"),
-            (control.partition != record.partition, "invalid_control", "another partition"),
-            (control.offset >= record.offset, "invalid_control", "not before it"),
-            (named is None, "invalid_control", "nothing there"),
-            (key != record.key, "invalid_control", "another key"),
-            (control.event and control.event.order.encode() != record.key, "invalid_control", "another order"),
-            (state != "open", "superseded", state or "no skip"),
-            (control.event and order is None, "invalid_control", "no place"),
-            (order is not None and control.if_last not in (None, last), "stale", ""),
-            (True, "accepted", ""),
+            (copies and copies[0] == record.value, "duplicate", ""),  # 2
+            (copies, "invalid_control", "its id is another's"),  # 2
+            (control.topic_id != self.topic_id, "invalid_control", "another topic"),  # 3
+            (control.partition != record.partition, "invalid_control", "another partition"),  # 3
+            (control.offset >= record.offset, "invalid_control", "not before it"),  # 3
+            (named is None, "invalid_control", "nothing there"),  # 3
+            (key != record.key, "invalid_control", "another key"),  # 3
+            (control.event and control.event.order.encode() != record.key, "invalid_control", "another order"),  # 4
+            (state != "open", "superseded", state or "no skip"),  # 5
+            (control.event and order is None, "invalid_control", "no place"),  # 6
+            (order is not None and control.if_last not in (None, last), "stale", ""),  # 7
+            (True, "accepted", ""),  # 8
         )
         return next((verdict, because) for holds, verdict, because in rules if holds)
 

@@ -165,7 +165,7 @@ lives = st.lists(
     max_size=2,
 )
 
-lives_or_none = st.one_of(st.just([]), lives)
+lives_or_none: st.SearchStrategy[list[Life]] = st.one_of(st.just([]), lives)
 
 turns = st.lists(
     st.builds(
@@ -177,6 +177,9 @@ turns = st.lists(
     min_size=1,
     max_size=12,
 )
+
+#: Where the log begins when it is rebuilt: what is before that offset is lost.
+begins = st.sampled_from((0, 0, 0, 3, 5, 8, 12, 20))
 
 #: All at once, partition after partition.
 AT_ONCE = [Turn(0, "read on")]

@@ -1,0 +1,85 @@
+"""The start of the order consumer: a damaged file is refused before anything is written to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from order_consumer.__main__ import consume
+from orderflow.alerts import AlertBook
+from orderflow.errors import StoreDamaged
+from orderflow.process import Heartbeat, StopFlag
+from orderflow.settings import Settings
+from orderflow.store.sqlite import DatabaseError, interrupted_after
+from orderflow.store.writer import Writer
+from orderflow.worker import Worker
+from tests.support.applied_log import AppliedLog
+from tests.support.damage import PAGE
+from tests.unit.test_projection import created
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: Orders whose index has several pages.
+ORDERS = 300
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(var_dir=str(tmp_path))
+
+
+@pytest.fixture
+def worker(settings: Settings) -> Iterator[Worker]:
+    """One that is asked to stop already, so that it does no more than start."""
+    stop = StopFlag()
+    stop.set()
+    alerts = AlertBook(settings, "x")
+    yield Worker(settings, alerts, stop, Heartbeat(settings, "x"))
+    alerts.close()
+
+
+def fill(settings: Settings, *, damaged: bool) -> None:
+    """Apply some orders, and close the file; where it is to be damaged only an index is, deep in the file."""
+    log = AppliedLog(settings)
+    for number in range(ORDERS):
+        log.lay(b"o-%d" % number, created(f"o-{number}", number))
+    query = "SELECT rootpage FROM sqlite_schema WHERE name = 'history_by_order'"
+    ((page,),) = log.writer._connection.execute(query).fetchall()
+    log.writer.close()
+    if damaged:
+        with settings.orders_db.open("r+b") as file:
+            file.seek((page - 1) * PAGE)
+            file.write(b"\xff" * PAGE)
+
+
+def test_a_damaged_page_deep_in_the_file_is_found_at_the_start(settings: Settings, worker: Worker) -> None:
+    """What the start itself reads is whole, and so are the tables."""
+    fill(settings, damaged=True)
+
+    with pytest.raises(StoreDamaged, match="orderflow rebuild --from-scratch"):
+        consume(worker)
+
+
+def test_a_sound_file_is_opened(settings: Settings, worker: Worker) -> None:
+    fill(settings, damaged=False)
+
+    consume(worker)
+
+
+def test_a_large_file_does_not_hold_up_the_start(settings: Settings) -> None:
+    """The search ends with its time, and is in the way of nothing afterwards."""
+    fill(settings, damaged=True)
+    writer = Writer(settings)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+    with pytest.raises(DatabaseError, match="interrupted"), interrupted_after(writer._connection, 0.2):
+        writer._connection.execute(endless).fetchall()
+    writer._connection.set_progress_handler(lambda: 1, 1)
+    assert writer.damage(at_most_s=60) is None, "it was cut off"
+    writer._connection.set_progress_handler(None, 0)
+
+    assert "page" in (writer.damage(at_most_s=60) or "").lower()
+    writer.close()
