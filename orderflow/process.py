@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -154,9 +154,9 @@ def exclusive_lock(path: Path, stop: StopFlag, waiting: Callable[[int | None], N
             waiting(int(holder) if holder.isdigit() else None)
             stop.wait(0.5)
         if held:
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            with suppress(OSError):  # The pid is for people; a full disk keeps nobody from working.
+                os.truncate(file.fileno(), 0)
+                os.write(file.fileno(), f"{os.getpid()}\n".encode())
         yield held
 
 

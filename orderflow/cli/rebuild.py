@@ -121,8 +121,8 @@ def _troubles_told(settings: Settings, *, scratch: bool) -> Iterator[None]:
         if MAYBE_COMMITTED in getattr(error, "__notes__", ()):
             fail(f"{settings.orders_db}: {error}; it may have taken effect; say it again to see")
         fail(
-            f"{settings.orders_db} cannot be built ({error}), and nothing was changed; it needs room for a second copy "
-            "in its folder, and nobody else who writes there"
+            f"{settings.orders_db} cannot be built ({error}), and nothing was changed; see that its folder has room "
+            "for a second copy, and that nobody else has the file open"
         )
 
 

@@ -1,1 +1,1 @@
-"""Building the projection anew from the topic, as the file's writer, while the old tables serve reads."""
+"""Building the projection anew from the topic, as the one writer of its file."""

@@ -15,28 +15,30 @@ if TYPE_CHECKING:
 
 
 def number_by_time(tables: Connection) -> None:
-    """Number all rows anew, behind the numbers that there are."""
+    """Number all rows from 1 on, as the consumer does."""
     with immediate(tables):
-        tables.execute(_ORDERS)
-        tables.execute(_SKIPS)
+        for sql in (_ORDERS, _ORDERS_FROM_1, _SKIPS, _SKIPS_FROM_1):
+            tables.execute(sql)
 
 
+#: Below 0 at first: no two rows may have the same number, not even for a moment.
 _ORDERS = """
 UPDATE orders SET arrival = counted.number
 FROM (
-    SELECT o.arrival AS old, (SELECT max(arrival) FROM orders)
-        + row_number() OVER (ORDER BY h.epoch, h.logged_at, h.partition, h.offset) AS number
+    SELECT o.arrival AS old, -row_number() OVER (ORDER BY h.epoch, h.logged_at, h.partition, h.offset) AS number
     FROM orders AS o
-    JOIN history AS h ON h.order_id = o.order_id AND h.type = 'order.created' AND h.outcome = 'applied'
+    LEFT JOIN history AS h ON h.order_id = o.order_id AND h.type = 'order.created' AND h.outcome = 'applied'
 ) AS counted
 WHERE orders.arrival = counted.old
 """
+
+_ORDERS_FROM_1 = "UPDATE orders SET arrival = -arrival WHERE arrival < 0"
 
 #: What cannot be read has no log time: it has that of the record in front of it.
 _SKIPS = """
 UPDATE skipped_messages SET rowid = counted.number
 FROM (
-    SELECT s.rowid AS old, (SELECT max(rowid) FROM skipped_messages) + row_number() OVER (
+    SELECT s.rowid AS old, -row_number() OVER (
         ORDER BY s.epoch, coalesce(c.logged_at, s.logged_at, (
             SELECT h.logged_at FROM history AS h
             WHERE h.epoch = s.epoch AND h.partition = s.partition AND h.offset < s.offset
@@ -48,3 +50,5 @@ FROM (
 ) AS counted
 WHERE skipped_messages.rowid = counted.old
 """
+
+_SKIPS_FROM_1 = "UPDATE skipped_messages SET rowid = -rowid WHERE rowid < 0"

@@ -44,7 +44,7 @@ def test_each_case_comes_about() -> None:
     seen: Counter[str] = Counter()
 
     @seed(1)
-    @settings(PROFILE, max_examples=120, database=None)
+    @settings(PROFILE, max_examples=150, database=None)
     @given(wishes=drawn.wishes, lives=drawn.lives)
     def lay_down(wishes: list[Wish], lives: list[Life]) -> None:
         seen.update(Author(wishes, lives).seen)

@@ -335,12 +335,12 @@ def test_a_full_disk_is_told_in_a_sentence_and_nothing_is_changed(tmp_path: Path
         ((pages,),) = tables.first("PRAGMA page_count").fetchall()
         tables.first(f"PRAGMA max_page_count = {pages + 3}")
 
-    full = sqlite3.OperationalError("database or disk is full")
+    worse = sqlite3.OperationalError("nor can it be tidied up")
     with (
         on_topic(records),
         patch.object(SecondSet, "create", with_little_room),
         patch.object(command, "settings_of", lambda _: settings),
-        patch("orderflow.rebuild.rebuild.SecondSet.drop", side_effect=[None, full]),
+        patch("orderflow.rebuild.rebuild.SecondSet.drop", side_effect=[None, worse]),
     ):
         done = CliRunner().invoke(cli, ["rebuild", "--yes"])
 

@@ -99,6 +99,21 @@ def test_a_repair_of_what_is_lost_is_kept_with_all_that_follows_from_it(tmp_path
     assert store.query(settings, "SELECT status FROM orders") == [("cancelled",)]
 
 
+def test_what_a_repair_of_what_is_lost_did_to_the_rest_of_its_order_is_kept(tmp_path: Path) -> None:
+    """By it an update that came too early was healed, and the create that had won became a second one."""
+    records = log_of([
+        *of_a(b"{", changed("a", 20, "shipped"), created("a", 1)), control(50, 0, 2, created("a", None)),
+        *of_a(changed("a", 21, "delivered")), control(51, 2, None, None),
+    ])  # fmt: skip
+    settings = applied(tmp_path, records)
+    before = store.query(settings, "SELECT offset, state, opened_by FROM skipped_messages ORDER BY 1")
+
+    differences = rebuilt(settings, records[1:])
+
+    assert differences.counts == {}
+    assert before == [(0, "repaired", 0), (1, "healed", 1), (2, "discarded", 3)]
+
+
 def test_an_id_that_a_discard_of_what_is_lost_took_stays_taken(tmp_path: Path) -> None:
     """Else a late copy would come back to life."""
     records = log_of([
@@ -126,7 +141,7 @@ def test_reading_goes_on_where_it_did_when_a_partition_has_no_records_any_more(t
     assert store.query(settings, "SELECT * FROM positions") == before != []
 
 
-def test_lists_have_the_sequence_that_they_had(tmp_path: Path) -> None:
+def test_lists_go_on_as_they_did(tmp_path: Path) -> None:
     """Although partitions are read one after the other: orders as they were created, skips as they came to be."""
     records = log_of([
         *[(name.encode(), created(name, 1)) for name in "fedcba"], *[(name, b"{") for name in (b"f", b"b", b"c", b"a")],
@@ -136,14 +151,14 @@ def test_lists_have_the_sequence_that_they_had(tmp_path: Path) -> None:
     def lists() -> Any:
         reader = Reader(settings)
         newest = Skips(reader).newest(Wanted(), 9)
-        return list(reader.walk_order_ids()), [numbered.skip.order_id for numbered in newest]
+        return reader.order_ids(0, 9), [(numbered.number, numbered.skip.order_id) for numbered in newest]
 
     before = lists()
     first, second = (rebuilt(settings, records) and lists() for _ in range(2))
     with on_topic(records):
         from_scratch(settings, lambda *_: None)
 
-    assert before == ([list("fedcba")], ["a", "c", "b", "f"])
+    assert before == (list(enumerate("fedcba", start=1)), [(4, "a"), (3, "c"), (2, "b"), (1, "f")])
     assert before == first == second == lists()
 
 

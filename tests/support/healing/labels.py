@@ -75,7 +75,7 @@ class Sight:
     def _of_copy(self, spot: Spot) -> Iterator[str]:
         before = [s for s in self._oracle.spots.values() if s.order == spot.order and s is not spot]
         copies = [s for s in before if s.stands_as == spot.id]
-        if any(s.takes == spot.id for s in before):
+        if any(s.takes == spot.id for s in before) and not copies:
             yield "late copy of a damaged record's discarded id"
         if copies and copies[0].state == "discarded":
             yield "late copy of a discarded id"
