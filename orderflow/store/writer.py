@@ -84,7 +84,7 @@ class Writer:
     def owners(self, ids: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
         """Give the fingerprints of those (order id, event id) pairs that were seen before, of their first place.
 
-        A pair that a discard took has an empty one, unless an event owns it.
+        A pair that a discard took has an empty one, unless an event owned it before.
         """
         owners = self._taken(ids)
         rest = set(ids)
@@ -175,7 +175,10 @@ _OWNERS = """
 SELECT h.order_id, h.event_id, h.fingerprint
 FROM json_each(?) AS wanted
 JOIN history AS h ON h.order_id = wanted.value AND h.event_id = wanted.key
-WHERE h.outcome != 'duplicate' AND h.reason IS NOT 'event_id_conflict'
+WHERE h.outcome != 'duplicate' AND h.reason IS NOT 'event_id_conflict' AND NOT EXISTS (
+    SELECT 1 FROM controls AS c
+    WHERE c.taken_event_id = h.event_id AND c.order_id = h.order_id AND (c.epoch, c.offset) < (h.epoch, h.offset)
+)
 ORDER BY h.epoch DESC, h.offset DESC -- so the first place is the last that is read: it owns the id
 """
 
