@@ -40,7 +40,7 @@ def command(stack: Stack, *arguments: str) -> Run:
         begin, peak_mb = time.monotonic(), 0.0
         process = subprocess.Popen(whole, cwd=stack.directory, env=stack.env, stdout=output)  # noqa: S603 (ours)
         while process.poll() is None:
-            peak_mb = max(peak_mb, _peak_mb(process.pid))
+            peak_mb = max(peak_mb, _used_mb(process.pid))
             time.sleep(LOOK_S)
         seconds = time.monotonic() - begin
         if process.returncode:
@@ -49,13 +49,16 @@ def command(stack: Stack, *arguments: str) -> Run:
         return Run(seconds, peak_mb, json.load(output))
 
 
-def _peak_mb(pid: int) -> float:
-    """Read the most memory that a process has had; what `wait4` says of a child begins with its parent's."""
+def _used_mb(pid: int) -> float:
+    """Read what a process and its children have in memory. What several of them share counts several times."""
+    used = 0.0
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
+            if line.startswith("VmRSS:"):
+                used = int(line.split()[1]) * 1024 / 1e6
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        used += sum(_used_mb(int(child)) for child in children)
+    return used
 
 
 def measured(stack: Stack, events: int) -> list[Figure]:

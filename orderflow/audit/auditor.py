@@ -1,52 +1,52 @@
-"""The audit as a whole: partition by partition, with one partition's state in memory at a time."""
+"""The audit as a whole: what is compared with what, partition by partition, in as many processes as it is worth."""
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from contextlib import closing
+from typing import TYPE_CHECKING
 
-from orderflow.audit.copies import DatabaseError, copied, make_sure_of_files, scratch
+from orderflow.audit.copies import (
+    ORDERS_VERSIONS,
+    OUTBOX_VERSIONS,
+    DatabaseError,
+    copy,
+    make_sure_of_files,
+    new_database,
+    open_copy,
+    workspace,
+)
 from orderflow.audit.differences import Findings, Kind, difference
-from orderflow.audit.ledger import TABLE, Ledger, LedgerWitness
-from orderflow.audit.orders import OrdersCheck
-from orderflow.audit.outbox import OutboxCopy, OutboxWitness
-from orderflow.audit.partition import Partition
-from orderflow.audit.positions import check_position, passes_over
+from orderflow.audit.ledger import TABLE, Ledger
+from orderflow.audit.orders import finish_orders
+from orderflow.audit.outbox import OutboxCopy
+from orderflow.audit.parts import Comparer, Part, Sources
+from orderflow.audit.processes import compare_in_processes, processes_for
 from orderflow.audit.rows import EpochRow, OrdersCopy
 from orderflow.audit.tally import Tally
-from orderflow.broker.log_reader import LogReader, Span, find_topic
+from orderflow.broker.log_reader import LogReader, find_topic
 from orderflow.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+    from typing import Protocol
 
-    from orderflow.audit.rows import PositionRow
-    from orderflow.records import Record, UnreadableRecord
+    from orderflow.audit.parts import Compared, Log
+    from orderflow.broker import Topic
     from orderflow.settings import Settings
 
+    class Progress(Protocol):
+        """Who is told how far the audit is."""
+
+        def expect(self, records: int) -> None:
+            """So many records are to be compared."""
+
+        def note(self, records: int) -> None:
+            """So many more were."""
+
+
 CLIENT_ID = "audit"
-
-
-class Log(Protocol):
-    """A topic's log, as `orderflow.broker.log_reader.LogReader` reads it."""
-
-    def spans(self) -> dict[int, Span]:
-        """Tell what each partition holds."""
-
-    def read(self, number: int, begin: int, end: int) -> Iterator[Record | UnreadableRecord]:
-        """Give what a partition holds from one offset to another."""
-
-
-class Progress(Protocol):
-    """Who is told how far the audit is."""
-
-    def expect(self, records: int) -> None:
-        """So many records are to be compared."""
-
-    def note(self, records: int) -> None:
-        """So many more were."""
 
 
 def audit(settings: Settings, findings: Findings, progress: Progress, ledger_path: Path | None = None) -> Tally:
@@ -61,109 +61,97 @@ def audit(settings: Settings, findings: Findings, progress: Progress, ledger_pat
     started = time.monotonic()
     make_sure_of_files(settings)
     try:
-        with ExitStack() as opened:
-            tally = _audit(settings, findings, progress, ledger_path, opened)
+        with workspace(settings.var) as folder:
+            tally = _audit(sources_of(settings, folder, ledger_path), findings, progress)
     except DatabaseError as error:
         raise StoreError(f"a copy in {settings.var} cannot be read: {error}") from error
     tally.seconds = time.monotonic() - started
     return tally
 
 
-def _audit(
-    settings: Settings, findings: Findings, progress: Progress, ledger_path: Path | None, opened: ExitStack
-) -> Tally:
-    ledger = None
+def sources_of(settings: Settings, folder: Path, ledger_path: Path | None = None) -> Sources:
+    """Copy what is compared with the log.
+
+    Raises:
+        OrderflowError: it cannot be read, or there is no room for it.
+
+    """
+    lines = None
     if ledger_path is not None:
-        ledger = Ledger(opened.enter_context(closing(scratch(settings.var, TABLE))))
-        ledger.fill(ledger_path)
-    orders, outbox = opened.enter_context(copied(settings))
-    auditor = Auditor(OrdersCopy(orders), OutboxCopy(outbox), findings, ledger)
-    topic = find_topic(settings, CLIENT_ID)
-    if topic is not None and auditor.knows(topic.topic_id):
-        auditor.compare(opened.enter_context(LogReader(settings, topic, CLIENT_ID)), progress)
-    else:
-        auditor.refuse("no topic" if topic is None else topic.topic_id)
-    return auditor.tally
+        with closing(new_database(folder / Sources.LEDGER, TABLE)) as connection:
+            lines = Ledger(connection).fill(ledger_path)
+    copy(settings.orders_db, folder, ORDERS_VERSIONS, settings.store_busy_timeout_s)
+    has_outbox = settings.outbox_db.exists()
+    if has_outbox:
+        copy(settings.outbox_db, folder, OUTBOX_VERSIONS, settings.outbox_busy_timeout_s)
+    return Sources(settings, folder, has_outbox=has_outbox, ledger_lines=lines)
 
 
-class Part(NamedTuple):
-    """A partition: what the log holds of it, what the copy says of it, and up to where the two are compared."""
+def _audit(sources: Sources, findings: Findings, progress: Progress) -> Tally:
+    topic = find_topic(sources.settings, CLIENT_ID)
+    with closing(open_copy(sources.orders)) as connection:
+        life = OrdersCopy(connection).epoch()
+    if topic is not None and life is None:  # Where nothing was applied, the topic may be any.
+        life = EpochRow(1, "", topic.topic_id, 0)
+    if topic is not None and life is not None and life.topic_id == topic.topic_id:
+        with LogReader(sources.settings, topic, CLIENT_ID) as log:
+            return compare(sources, life, log, findings, progress)
+    _refuse(life, topic, sources, findings)
+    return _counted(sources)
 
-    number: int
-    span: Span
-    position: PositionRow | None
-    rows_end: int
-    end: int
+
+def _refuse(life: EpochRow | None, topic: Topic | None, sources: Sources, findings: Findings) -> None:
+    """Tell that the topic is another one, or gone; nothing else can be compared."""
+    if life is not None:
+        said = f"the topic {life.topic!r} with the id {life.topic_id} (epoch {life.epoch})"
+    elif sources.ledger_lines:
+        said = "the topic that the ledger tells of"
+    else:  # There is neither a topic nor anything that was applied from one.
+        return
+    found = "no topic" if topic is None else topic.topic_id
+    findings.add(difference(Kind.LOG_REPLACED, None, None, said, found))
 
 
-class Auditor:
-    """Compares copies with a log."""
+def _counted(sources: Sources) -> Tally:
+    """Count what is counted without a log."""
+    tally = Tally()
+    if sources.ledger_lines is not None:
+        tally.ledger["lines"] = sources.ledger_lines
+    if sources.has_outbox:
+        with closing(open_copy(sources.outbox)) as outbox:
+            tally.outbox.update(OutboxCopy(outbox).counts())
+    return tally
 
-    def __init__(
-        self, orders: OrdersCopy, outbox: OutboxCopy, findings: Findings, ledger: Ledger | None = None
-    ) -> None:
-        self.tally = Tally()
-        self._orders = orders
-        self._outbox = outbox
-        self._findings = findings
-        self._ledger = ledger
-        self._life = orders.epoch()
-        self.tally.outbox.update(outbox.counts())
-        if ledger is not None:
-            self.tally.ledger["lines"] = ledger.lines
 
-    def knows(self, topic_id: str) -> bool:
-        """Tell whether this topic is the one that was applied; where nothing was, it may be any."""
-        if self._life is None:
-            self._life = EpochRow(1, "", topic_id, 0)
-        return self._life.topic_id == topic_id
-
-    def refuse(self, found: str) -> None:
-        """Tell that the topic is another one, or gone; nothing else can be compared."""
-        life = self._life
-        if life is not None:
-            said = f"the topic {life.topic!r} with the id {life.topic_id} (epoch {life.epoch})"
-        elif self._ledger is not None and self._ledger.lines:
-            said = "the topic that the ledger tells of"
-        else:  # There is neither a topic nor anything that was applied from one.
-            return
-        self._findings.add(difference(Kind.LOG_REPLACED, None, None, said, found))
-
-    def compare(self, log: Log, progress: Progress) -> None:
-        """Compare all partitions."""
-        life = self._life
-        if life is None:
-            return
-        spans, orders = log.spans(), OrdersCheck(self._orders, self._findings)
-        for table, *place in self._orders.nowhere(life.epoch, len(spans)):
+def compare(sources: Sources, life: EpochRow, log: Log, findings: Findings, progress: Progress) -> Tally:
+    """Compare all partitions, and then what can only be settled behind all of them."""
+    tally = _counted(sources)
+    with closing(open_copy(sources.orders)) as connection:
+        orders, spans = OrdersCopy(connection), log.spans()
+        for table, *place in orders.nowhere(life.epoch, len(spans)):
             named = "-".join(map(str, place))
-            self._findings.add(difference(Kind.ROW_WITHOUT_RECORD, None, named, "nothing", f"a row of {table}"))
-        parts = [self._part(life, number, span) for number, span in spans.items()]
-        progress.expect(sum(part.end - part.span.begin for part in parts))
-        for part in parts:
-            self._compare_part(life, part, log, orders, progress)
-        orders.finish()
+            findings.add(difference(Kind.ROW_WITHOUT_RECORD, None, named, "nothing", f"a row of {table}"))
+        parts = [Part.of(orders, life, number, span) for number, span in spans.items()]
+        progress.expect(sum(part.records for part in parts))
+        left = []
+        for one in _compared(sources, life, log, parts, findings.limit, progress.note):
+            tally.merge(one.tally)
+            findings.merge(one.findings)
+            left.append(one.left)
+        finish_orders(orders, left, findings)
+    return tally
 
-    def _part(self, life: EpochRow, number: int, span: Span) -> Part:
-        position, rows_end = self._orders.position(number), self._orders.end(life.epoch, number)
-        applied = max(rows_end, 0 if position is None else position.next_offset)
-        return Part(number, span, position, rows_end, max(span.begin, min(applied, span.end)))
 
-    def _compare_part(self, life: EpochRow, part: Part, log: Log, orders: OrdersCheck, progress: Progress) -> None:
-        number, span, position, rows_end, end = part
-        partition = Partition(self._orders, life, number, self._findings)
-        partition.take_over(span.begin)
-        outbox = OutboxWitness(self._outbox, partition, life, self._findings, self.tally.outbox)
-        told = None
-        if self._ledger is not None:
-            told = LedgerWitness((self._ledger, self._outbox, self.tally.ledger), partition, life, self._findings)
-        partition.run(log.read(number, span.begin, end), [outbox, told] if told else [outbox], progress.note)
-        partition.finish(passed_over=passes_over(partition, position))
-        check_position(self._findings, partition, position, span.end, rows_end)
-        orders.check(partition)
-        outbox.finish(end, span.end)
-        if told is not None:
-            for record in log.read(number, end, span.end):
-                told.see_behind(record)
-            told.finish()
-        self.tally.add(partition)
+def _compared(
+    sources: Sources,
+    life: EpochRow,
+    log: Log,
+    parts: Sequence[Part],
+    findings_max: int,
+    tell: Callable[[int], None],
+) -> list[Compared]:
+    processes = processes_for(parts)
+    if processes > 1:
+        return compare_in_processes(sources, (life, log.topic), (parts, processes), findings_max, tell)
+    with closing(Comparer(sources, life, findings_max)) as comparer:
+        return [comparer.compare(part, log, tell) for part in parts]

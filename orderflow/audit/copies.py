@@ -1,10 +1,9 @@
-"""Copies of the two databases, each of one moment, that nobody writes while they are read.
-
-A copy's file is removed from its folder as soon as it is open: it is gone with this process, however that ends.
-"""
+"""Copies of the two databases, each of one moment, that nobody writes while they are read."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -31,6 +30,9 @@ PAGES_AT_ONCE = 4_096
 
 CACHE_KIB = 32 * 1024
 
+#: In front of the names of the folders that audits work in.
+PREFIX = "audit-"
+
 DatabaseError = sqlite3.Error
 
 
@@ -55,64 +57,83 @@ def make_sure_of_files(settings: Settings) -> None:
 
 
 @contextmanager
-def copied(settings: Settings) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection | None]]:
-    """Give copies of orders.db and outbox.db, in this sequence; None where there is no outbox.
+def workspace(folder: Path) -> Iterator[Path]:
+    """Give a folder of this process's own. It is removed afterwards; so are those that killed audits have left.
 
     Raises:
-        StoreError: one cannot be copied, or another version of orderflow has written it.
-
-    """
-    orders, outbox = settings.orders_db, settings.outbox_db
-    with closing(copy(orders, settings.var, ORDERS_VERSIONS, settings.store_busy_timeout_s)) as first:
-        if not outbox.exists():
-            yield first, None
-            return
-        with closing(copy(outbox, settings.var, OUTBOX_VERSIONS, settings.outbox_busy_timeout_s)) as second:
-            yield first, second
-
-
-def copy(path: Path, folder: Path, versions: tuple[int, ...], busy_timeout_s: float) -> sqlite3.Connection:
-    """Copy a database as it is at one moment; its writers go on, or wait for as long as this takes.
-
-    Raises:
-        StoreError: it cannot be read or copied.
+        StoreError: it cannot be made.
 
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="audit-", dir=folder) as made:
-            target = sqlite3.connect(Path(made) / path.name, isolation_level=None)
-            try:
-                _fill(target, path, busy_timeout_s)
-            except BaseException:
-                target.close()
-                raise
+        for left in folder.glob(f"{PREFIX}*"):
+            _remove_if_left(left)
+        made = tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StoreError(f"the audit cannot work in {folder}: {error}") from error
+    with made as name, _held(Path(name)):
+        yield Path(name)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Lock a folder for as long as this process works in it; False where another one does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _remove_if_left(path: Path) -> None:
+    with _held(path) as left:
+        if left:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def copy(path: Path, folder: Path, versions: tuple[int, ...], busy_timeout_s: float) -> None:
+    """Copy a database into a folder as it is at one moment; its writers go on, or wait for as long as this takes.
+
+    Raises:
+        StoreError: it cannot be read or copied, or another version of orderflow has written it.
+
+    """
+    try:
+        with closing(sqlite3.connect(folder / path.name, isolation_level=None)) as target:
+            _fill(target, path, busy_timeout_s)
+            (found,) = target.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
         raise StoreUnavailable(f"{path} cannot be copied: {error}") from error
     except OSError as error:
         raise StoreError(f"{path} cannot be copied to {folder}: {error}") from error
-    (found,) = target.execute("PRAGMA user_version").fetchone()
     if found not in versions:
-        target.close()
         read = " and ".join(map(str, versions))
         raise StoreIncompatible(f"{path} has schema version {found}, and this audit reads version {read}")
-    return target
 
 
-def scratch(folder: Path, table: str) -> sqlite3.Connection:
-    """Make a database of this process alone, with one table, for what would take much memory.
+def open_copy(path: Path) -> sqlite3.Connection:
+    """Open a copy, which nobody writes any more."""
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection
+
+
+def new_database(path: Path, table: str) -> sqlite3.Connection:
+    """Make a database with one table, for what would take much memory.
 
     Raises:
         StoreError: there is no room for it.
 
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="audit-", dir=folder) as made:
-            connection = sqlite3.connect(Path(made) / "scratch.db", isolation_level=None)
-            connection.execute("PRAGMA journal_mode = OFF")
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.execute(table)
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(table)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"there is no room for the audit in {folder}: {error}") from error
+        raise StoreError(f"there is no room for the audit in {path.parent}: {error}") from error
     return connection
 
 
@@ -125,9 +146,7 @@ def _fill(target: sqlite3.Connection, path: Path, busy_timeout_s: float) -> None
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         source.backup(target, pages=PAGES_AT_ONCE, progress=lambda *_: None, sleep=0)
-    target.execute("PRAGMA locking_mode = EXCLUSIVE")
     target.execute("PRAGMA journal_mode = MEMORY")
-    target.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
 
 def _has_wal(path: Path) -> bool:

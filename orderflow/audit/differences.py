@@ -87,7 +87,7 @@ class Findings:
     def __init__(self, limit: int) -> None:
         self.counts: Counter[Kind] = Counter()
         self.kept: list[Difference] = []
-        self._limit = limit
+        self.limit = limit
 
     @property
     def total(self) -> int:
@@ -97,8 +97,13 @@ class Findings:
     def add(self, difference: Difference) -> None:
         """Count a difference, and keep it while there is room."""
         self.counts[difference.kind] += 1
-        if len(self.kept) < self._limit:
+        if len(self.kept) < self.limit:
             self.kept.append(difference)
+
+    def merge(self, other: Findings) -> None:
+        """Take over what another one has."""
+        self.counts.update(other.counts)
+        self.kept += other.kept[: self.limit - len(self.kept)]
 
 
 def difference(

@@ -58,27 +58,28 @@ class Ledger:
     """All lines of a ledger."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self.lines = 0
         self._connection = connection
 
-    def fill(self, path: Path) -> None:
-        """Read a ledger; a last line that was cut short is left out.
+    def fill(self, path: Path) -> int:
+        """Read a ledger, and tell how many lines it has; a last one that was cut short is left out.
 
         Raises:
             OrderflowError: it cannot be read, or a line is none of a ledger.
 
         """
+        count = 0
         try:
             with path.open("rb") as file:
                 lines = (line for line in file if line.endswith(b"\n"))
-                while chunk := [_row(path, number, line) for number, line in _numbered(lines, self.lines, LINES)]:
+                while chunk := [_row(path, number, line) for number, line in _numbered(lines, count, LINES)]:
                     self._connection.execute("BEGIN")
                     self._connection.executemany("INSERT INTO told VALUES (?, ?, ?, ?, ?, ?)", chunk)
                     self._connection.execute("COMMIT")
-                    self.lines += len(chunk)
+                    count += len(chunk)
         except OSError as error:
             raise OrderflowError(f"the ledger {path} cannot be read: {error.strerror}") from error
         self._connection.execute("CREATE INDEX told_by_event ON told (event_id) WHERE event_id IS NOT NULL")
+        return count
 
     def published(self, partition: int) -> Iterator[Promise]:
         """Give what was told to be on a partition, in the sequence of offsets."""

@@ -2,65 +2,79 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from orderflow.audit.compare import told
-from orderflow.audit.differences import Findings, Kind, difference
+from orderflow.audit.differences import Difference, Findings, Kind, difference
 from orderflow.audit.fold import History, Place, cart_hash
 from orderflow.audit.keys import PARTITIONS, partition_of
 from orderflow.audit.wire import Created, Item, items, read, shipping_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orderflow.audit.partition import Partition
     from orderflow.audit.rows import OrderRow, OrdersCopy
 
 
+class Left(NamedTuple):
+    """What can only be settled when all partitions were compared.
+
+    Rows that name a partition which is not their order's, and orders whose row was looked for elsewhere.
+    """
+
+    strays: list[OrderRow]
+    found_elsewhere: set[str]
+
+
+def finish_orders(copy: OrdersCopy, left: Iterable[Left], findings: Findings) -> None:
+    """Tell of the rows that no order claims."""
+    all_left = list(left)
+    claimed = set().union(*(one.found_elsewhere for one in all_left))
+    strays = chain.from_iterable(one.strays for one in all_left)
+    for row in chain(strays, copy.orders_elsewhere(PARTITIONS)):
+        if row.order_id not in claimed:
+            findings.add(_invented(row))
+
+
+def _invented(row: OrderRow) -> Difference:
+    place = f"{row.last_epoch}-{row.last_partition}-{row.last_offset}"
+    return difference(Kind.ORDER_INVENTED, row.order_id, place, "no order", f"an order, {row.status}")
+
+
 class OrdersCheck:
-    """Compares orders, partition by partition. What was found where it does not belong is settled at the end."""
+    """Compares the orders of a partition. What was found where it does not belong is left."""
 
     def __init__(self, copy: OrdersCopy, findings: Findings) -> None:
-        self.compared = 0
+        self.left = Left([], set())
         self._copy = copy
         self._findings = findings
-        #: Rows that name a partition which is not their order's, and orders whose row was looked for elsewhere.
-        self._strays: list[OrderRow] = []
-        self._found_elsewhere: set[str] = set()
 
     def check(self, partition: Partition) -> None:
         """Compare the orders of a partition whose histories are complete."""
         orders, left = partition.model.orders, set()
         left = {history.order_id for history in orders.values() if history.made is not None}
-        self.compared += len(left)
         for row in self._copy.orders(partition.number):
             history = orders.get(row.order_id.encode())
             if history is not None and history.made is not None:
                 left.discard(row.order_id)
                 self._compare(partition, history, history.made, row)
             elif partition_of(row.order_id.encode()) == partition.number:
-                self._invented(row)
+                self._findings.add(_invented(row))
             else:
-                self._strays.append(row)
+                self.left.strays.append(row)
         for order_id in sorted(left):
             self._look_for(partition, orders[order_id.encode()])
-
-    def finish(self) -> None:
-        """Tell of the rows that no order claims."""
-        for row in (*self._strays, *self._copy.orders_elsewhere(PARTITIONS)):
-            if row.order_id not in self._found_elsewhere:
-                self._invented(row)
-
-    def _invented(self, row: OrderRow) -> None:
-        place = f"{row.last_epoch}-{row.last_partition}-{row.last_offset}"
-        self._findings.add(difference(Kind.ORDER_INVENTED, row.order_id, place, "no order", f"an order, {row.status}"))
 
     def _look_for(self, partition: Partition, history: History) -> None:
         row, made, latest = self._copy.order(history.order_id), history.made, history.latest
         if made is None or latest is None:
             return
         if row is not None:
-            self._found_elsewhere.add(row.order_id)
+            self.left.found_elsewhere.add(row.order_id)
             self._compare(partition, history, made, row)
             return
         place = _place_id(partition.number, latest)

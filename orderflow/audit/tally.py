@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from orderflow.audit.fold import APPLIED, DUPLICATE
@@ -50,6 +50,15 @@ class Tally:
                 self.skipped[skip.reason] += 1
         self.controls.update(model.judge.verdicts)
         self.lost_from_log += sum(model.absent.values())
+
+    def merge(self, other: Tally) -> None:
+        """Add another one's counts to these."""
+        for counted in fields(self):
+            mine, more = getattr(self, counted.name), getattr(other, counted.name)
+            if isinstance(mine, Counter):
+                mine.update(more)
+            else:
+                setattr(self, counted.name, mine + more)
 
     @property
     def per_second(self) -> float:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from orderflow.audit.auditor import audit as carry_out
 from orderflow.audit.differences import Findings
+from orderflow.audit.processes import SELDOM
 from orderflow.cli.terminal import JsonOption, StackOption, settings_of, show_fields, show_json, show_table, text_of
 from orderflow.errors import OrderflowError, SettingsError
 from orderflow.process import EX_INTERRUPTED
@@ -78,9 +79,8 @@ def summary(findings: Findings, tally: Tally) -> dict[str, object]:
 
 @contextmanager
 def _little_garbage() -> Iterator[None]:
-    """Seldom look for garbage: millions of values live as long as their partition, and it costs a tenth of the time."""
     usual = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 50)
+    gc.set_threshold(*SELDOM)
     try:
         yield
     finally:

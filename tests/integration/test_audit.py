@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,11 +12,11 @@ import pytest
 from kafka import TopicPartition
 
 from orderflow import events
-from orderflow.audit import auditor
+from orderflow.audit import auditor, processes
 from orderflow.broker.raw import RawRecord
 from orderflow.errors import InvalidEvent, OrderflowError
 from orderflow.store.outbox import Outbox
-from tests.support.audited import Audited, control, event, shown
+from tests.support.audited import Audited, control, event, killed, shown
 from tests.support.messages import admin, message, produce
 
 if TYPE_CHECKING:
@@ -502,3 +504,59 @@ def test_a_ledger_that_is_none_is_refused(audited: Audited) -> None:
         audited.audit(audited.settings.var / "nowhere")
     with pytest.raises(OrderflowError, match=r"line 1 of .*orders.db is no entry of a ledger"):
         audited.audit(audited.settings.orders_db)
+
+
+# In several processes, which is worth it for large topics.
+
+
+@pytest.fixture
+def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "WORTH_IT", 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_several_processes_find_what_one_finds(
+    audited: Audited, story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also an order whose row names another partition, which only all of them together can tell."""
+    audited.change("DELETE FROM skipped_messages WHERE reason = 'unknown_order'")
+    audited.change("UPDATE orders SET status = 'cancelled' WHERE order_id = 'ord-3'")
+    audited.change("UPDATE orders SET last_partition = (last_partition + 1) % 6 WHERE order_id = 'ord-1'")
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text(json.dumps({"outcome": "published", "partition": 0, "offset": 77}) + "\n", encoding="utf-8")
+
+    findings, tally = audited.audit(ledger)
+    monkeypatch.setattr(processes, "WORTH_IT", 1_000)
+    in_one, of_one = audited.audit(ledger)
+
+    assert len(shown(findings)) == 4
+    assert shown(findings) == shown(in_one)
+    assert findings.counts == in_one.counts
+    assert tally.shown() | {"seconds": 0, "perSecond": 0} == of_one.shown() | {"seconds": 0, "perSecond": 0}
+    assert tally.records == len(story.places)
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_a_process_that_is_killed_ends_the_audit_with_a_reason(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_compare", killed)
+
+    with pytest.raises(OrderflowError, match=r"a process of the audit was killed"):
+        audited.audit()
+    assert list(audited.settings.var.glob("audit-*")) == []
+
+
+def test_what_a_killed_audit_has_left_is_removed_and_no_other(audited: Audited) -> None:
+    left, used = audited.settings.var / "audit-left", audited.settings.var / "audit-used"
+    for folder in (left, used):
+        folder.mkdir()
+    (left / "orders.db").write_bytes(b"x")
+    descriptor = os.open(used, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        audited.audit()
+        assert [path.name for path in audited.settings.var.glob("audit-*")] == ["audit-used"]
+    finally:
+        os.close(descriptor)

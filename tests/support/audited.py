@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -129,3 +131,8 @@ def control(topic_id: str, place: Place, event_id: str, mended: bytes | None = N
         "topic_id": topic_id, "partition": place[0], "offset": place[1], "author": "mira", **more,
     }  # fmt: skip
     return json.dumps(said | ({} if mended is None else {"event": json.loads(mended)})).encode()
+
+
+def killed(_: object) -> None:
+    """What becomes of a process that takes more memory than there is."""
+    os.kill(os.getpid(), signal.SIGKILL)

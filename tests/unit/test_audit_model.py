@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orderflow.audit.auditor import Auditor
-from orderflow.audit.copies import copied
+from orderflow.audit.auditor import compare, sources_of
+from orderflow.audit.copies import open_copy, workspace
 from orderflow.audit.differences import Findings
 from orderflow.audit.model import Model
-from orderflow.audit.outbox import OutboxCopy
 from orderflow.audit.rows import OrdersCopy
 from orderflow.broker import partition_of
 from orderflow.headers import NO_HEADERS
@@ -42,13 +41,16 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(var_dir=str(tmp_path / "var"))
 
 
-def audited(settings: Settings, records: Sequence[Logged]) -> tuple[Findings, Tally]:
-    findings = Findings(100)
-    with copied(settings) as (orders, outbox):
-        auditor = Auditor(OrdersCopy(orders), OutboxCopy(outbox), findings)
-        assert auditor.knows(TOPIC_ID)
-        auditor.compare(Log(records), Quiet())
-    return findings, auditor.tally
+def audited(settings: Settings, records: Sequence[Logged], findings_max: int = 100) -> tuple[Findings, Tally]:
+    findings = Findings(findings_max)
+    with workspace(settings.var) as folder:
+        sources = sources_of(settings, folder)
+        with closing(open_copy(sources.orders)) as connection:
+            life = OrdersCopy(connection).epoch()
+        assert life is not None
+        assert life.topic_id == TOPIC_ID
+        tally = compare(sources, life, Log(records), findings, Quiet())
+    return findings, tally
 
 
 def test_the_projection_and_the_model_agree_on_logs_made_at_random(tmp_path: Path) -> None:
@@ -198,11 +200,8 @@ def test_differences_are_all_counted_and_some_are_kept(settings: Settings) -> No
     applied(settings, [records], random.Random(1))  # noqa: S311
     with closing(sqlite3.connect(settings.orders_db)) as connection, connection:
         connection.execute("UPDATE history SET outcome = 'duplicate' WHERE offset > 0")
-    findings = Findings(2)
-    with copied(settings) as (orders, outbox):
-        auditor = Auditor(OrdersCopy(orders), OutboxCopy(outbox), findings)
-        auditor.knows(TOPIC_ID)
-        auditor.compare(Log(records), Quiet())
+
+    findings, _ = audited(settings, records, findings_max=2)
 
     assert (findings.total, len(findings.kept)) == (5, 2)
     assert findings.counts == {"other_outcome": 5}
