@@ -106,6 +106,8 @@ class SkippedMessages:
             return JSON_ENCODER.encode(answer | {"outcome": "simulated", "change": shown.change_shown(change)})
         try:
             self._desk.ask([made])
+        except HealingRefused as error:
+            raise _refused(error) from error
         except StoreError as error:
             detail = f"Nothing was asked for the skipped message, unless the error says otherwise. {error}"
             raise Problem(503, "outbox-unavailable", detail, RETRY_AFTER) from error
@@ -134,6 +136,10 @@ def _only(prepared: Prepared) -> Remedy:
         if isinstance(error, InvalidMending):
             raise Problem(400, error.reason, error.detail, fields={"event": error.detail})
         assert isinstance(error, HealingRefused)  # noqa: S101 (there is no third)
-        raise Problem(409, error.reason, str(error))
+        raise _refused(error)
     (made,) = prepared.remedies
     return made
+
+
+def _refused(error: HealingRefused) -> Problem:
+    return Problem(409, error.reason, str(error))

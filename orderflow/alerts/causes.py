@@ -188,7 +188,7 @@ _FACTS: dict[str, Facts] = {
             "See where they are, and what is wrong: `orderflow skipped list --reason unreadable_record`.",
             "Find out who wrote them: a header's name that is not UTF-8, or a codec that is not installed.",
             "Where a checksum is wrong, suspect the broker's disk: `tail -n 50 var/log/kafka.log`.",
-            "Where the value is known, send it again at the end: `orderflow skipped redrive ID --at-end`.",
+            "Where the value is known, send it again at the end: `orderflow skipped redrive ID --at-end --event FILE`.",
             "Else its sender sends it again. Then give up what is left: `orderflow skipped discard ID --because TEXT`.",
         ),
     ),

@@ -31,7 +31,7 @@ PAGES_AT_ONCE = 4_096
 CACHE_KIB = 32 * 1024
 
 #: In front of the names of the folders that audits work in.
-PREFIX = "audit-"
+PREFIX = ".orderflow-audit-"
 
 DatabaseError = sqlite3.Error
 
@@ -77,7 +77,11 @@ def workspace(folder: Path) -> Iterator[Path]:
 @contextmanager
 def _held(path: Path) -> Iterator[bool]:
     """Lock a folder for as long as this process works in it; False where another one does."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # Another audit has ended meanwhile.
+        yield False
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield True

@@ -115,6 +115,7 @@ class Comparer:
         if told is not None:
             for record in log.read(number, end, span.end):
                 told.see_behind(record)
+                tell(0)
             told.finish()
         tally.add(partition)
         return Compared(tally, findings, orders.left)

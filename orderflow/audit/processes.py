@@ -70,6 +70,9 @@ def compare_in_processes(
                 now = done.value
                 tell(now - told)
                 told = now
+            for one in futures.values():
+                if one.done():
+                    one.result()  # An error is told before the others are done.
             return [futures[part.number].result() for part in parts]
         except BrokenProcessPool as error:
             raise OrderflowError("a process of the audit was killed; is there memory enough? Run it again") from error

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from kafka import KafkaConsumer
 
+    from orderflow.broker.fetching import PinnedFetcher
     from orderflow.records import Position, UnreadableRecord
     from orderflow.settings import Settings
 
@@ -67,7 +68,7 @@ class LogReader:
         self._settings = settings
         self._client_id = client_id
         self._patience_s = PATIENCE * settings.kafka_request_timeout_s
-        self._consumer = self._new_consumer()
+        self._consumer, self._fetcher = self._new_consumer()
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +100,8 @@ class LogReader:
 
         """
         partition = TopicPartition(self.topic.name, number)
+        if self._fetcher.doubt() is not None:  # What was on its way while nobody read has lost its connection.
+            self._renew()
         at, in_vain = begin, 0
         while at < end:
             began_at = at
@@ -136,6 +139,8 @@ class LogReader:
                 if record.offset >= end:
                     return
                 yield record
+            if (doubt := self._fetcher.doubt()) is not None:
+                raise BrokerError(f"partition {partition.partition} was not read to its end: {doubt}; run it again")
             if reached > at:
                 at, heard_at = reached, time.monotonic()
             elif time.monotonic() - heard_at > self._patience_s:
@@ -152,13 +157,13 @@ class LogReader:
 
     def _renew(self) -> None:
         self._close()
-        self._consumer = self._new_consumer()
+        self._consumer, self._fetcher = self._new_consumer()
 
     def _close(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=1_000)
 
-    def _new_consumer(self) -> KafkaConsumer:
-        consumer, _ = new_consumer(
+    def _new_consumer(self) -> tuple[KafkaConsumer, PinnedFetcher]:
+        return new_consumer(
             self._settings,
             self.topic,
             self._client_id,
@@ -167,7 +172,6 @@ class LogReader:
             max_partition_fetch_bytes=FETCH_BYTES,
             max_poll_records=RECORDS_AT_ONCE,
         )
-        return consumer
 
 
 def lacks(log: LogReader, number: int, span: Span, position: Position) -> bool:

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from kafka import OffsetAndMetadata, TopicPartition
-from kafka import errors as kafka_errors
 
 from orderflow.broker.clients import milliseconds
 from orderflow.broker.consuming import LEAST_WAIT_S, OUT_OF_RANGE, is_damage, new_consumer
@@ -35,6 +34,13 @@ def verify_ends(settings: Settings, topic: Topic, ends: Mapping[int, End]) -> No
         LogReplaced: it does not.
 
     """
+    left = dict(ends)
+    while left:
+        left = _verify_some(settings, topic, left)
+
+
+def _verify_some(settings: Settings, topic: Topic, ends: Mapping[int, End]) -> dict[int, End]:
+    """Make sure of some, and give those that are left: a batch that cannot be read ends the look."""
     consumer, fetcher = new_consumer(settings, topic, "order-consumer-probe", fetch_max_wait_ms=1)
     try:
         partitions = {TopicPartition(topic.name, number): end for number, end in ends.items()}
@@ -43,16 +49,21 @@ def verify_ends(settings: Settings, topic: Topic, ends: Mapping[int, End]) -> No
             place = OffsetAndMetadata(end.offset, "", end.leader_epoch)
             consumer._subscription.seek(partition, place)  # noqa: SLF001 (the consumer's own takes no epoch)
         deadline = time.monotonic() + settings.kafka_request_timeout_s
-        while fetcher.ends.keys() != ends.keys():
+        while fetcher.ends.keys() != ends.keys() and fetcher.doubt() is None and time.monotonic() < deadline:
             consumer.poll(timeout_ms=milliseconds(LEAST_WAIT_S), max_records=1)
-            if fetcher.doubt() is not None or time.monotonic() > deadline:
-                raise LogInDoubt(fetcher.doubt() or "Kafka did not say where its partitions end")
     except OUT_OF_RANGE as error:
         raise LogReplaced(f"Records are gone that were there and had not been applied yet: {error}") from error
-    except kafka_errors.KafkaError as error:
-        raise LogInDoubt(f"Kafka did not say where its partitions end: {error}") from error
+    except Exception as error:
+        if not is_damage(error):
+            raise LogInDoubt(f"Kafka did not say where its partitions end: {error}") from error
+        if not fetcher.ends:
+            raise LogInDoubt(f"Nothing could be read of the partitions: {error}") from error
     finally:
         consumer.close(autocommit=False, timeout_ms=1_000)
+    if fetcher.doubt() is not None or not fetcher.ends:
+        raise LogInDoubt(fetcher.doubt() or "Kafka did not say where its partitions end")
+    # Where a batch is that cannot be read, the log reaches as far; what to do about it is found when it is read.
+    return {number: end for number, end in ends.items() if number not in fetcher.ends}
 
 
 def locate_unreadable(

@@ -80,14 +80,17 @@ def carry_out(desk: HealingDesk, prepared: Prepared, wait_s: float, *, as_json: 
 
 
 def _wait(desk: HealingDesk, remedies: Sequence[Remedy], wait_s: float, *, quiet: bool) -> dict[str, ControlRow]:
-    """Wait until the consumer has read them all; give the verdicts there are."""
+    """Wait until the consumer has read them all, or nothing moves for so long; give the verdicts there are."""
     until = time.monotonic() + wait_s
     columns = (TextColumn("applied"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         task = progress.add_task("applied", total=len(remedies))
+        verdicts: dict[str, ControlRow] = {}
         while True:
-            verdicts = desk.verdicts(remedies)
+            before, verdicts = verdicts, desk.verdicts(remedies)
             progress.update(task, completed=len(verdicts))
+            if len(verdicts) > len(before):
+                until = time.monotonic() + wait_s
             if len(verdicts) == len(remedies) or time.monotonic() >= until:
                 return verdicts
             time.sleep(LOOK_S)

@@ -56,7 +56,8 @@ IfLastOption = Annotated[
     typer.Option("--if-last", metavar="OFFSET", min=0, help="Refuse if the order's last record is another by now."),
 ]
 WaitOption = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait so long until it is applied.")
+    float,
+    typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until all is applied, or nothing moves so long."),
 ]
 
 

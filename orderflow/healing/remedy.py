@@ -185,10 +185,10 @@ class _Maker:
         """
         last = self._places.last_offset(self._skip.epoch, order_id or "", None)
         if wish.if_last not in (None, last):
+            where = "it has no record" if last is None else f"its last record is at offset {last}"
             raise HealingRefused(
                 "order-moved-on",
-                f"The order {order_id!r} moved on: its last record is at offset {last}, and {wish.if_last} was "
-                "seen; look at it again.",
+                f"The order {order_id!r} is not as it was seen: {where}, not at {wish.if_last}; look at it again.",
             )
         return last
 
@@ -199,6 +199,8 @@ class _Maker:
                 text = events.text_of(wish.mended)
             elif (row := self._places.history_at(self._skip.place)) is not None:
                 text = row.payload
+            elif self._skip.value is None:
+                raise InvalidMending("invalid-event", "The skipped message has no value; give the event.")
             else:
                 text = events.text_of(self._skip.value)
             return text, events.decode_text(text)
@@ -208,4 +210,5 @@ class _Maker:
 
     def _control_id(self, *said: object) -> str:
         skip = self._skip
-        return control_id(self._topic_id, skip.epoch, skip.partition, skip.offset, skip.repairs, *said)
+        place = (skip.epoch, skip.partition, skip.offset)
+        return control_id(self._topic_id, *place, skip.opened_by, skip.repairs, *said)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orderflow.clock import now_ms
-from orderflow.errors import OutboxFull
+from orderflow.errors import HealingRefused, OutboxFull
 from orderflow.store.outbox_adding import Room, add
 from orderflow.store.outbox_file import OutboxFile
 from orderflow.store.outbox_rows import SELECT, Addition, Command, Entry, Totals
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: What is written to find out whether the disk has room again: a page or two are free even on a full one.
 TRIAL_BYTES = 128 * 1024
+
+#: How long operators' commands are kept once they are delivered: longer than anybody holds the stream.
+KEEP_COMMANDS_MS = 30 * 24 * 60 * 60 * 1000
 
 #: Rows that one transaction removes: others want to write, too.
 PRUNE_ROWS = 1_000
@@ -64,6 +67,7 @@ class Outbox:
         What is there already, and was not discarded, is not added again; what was delivered is delivered again.
 
         Raises:
+            HealingRefused: something else waits for one of the skipped messages; none was added.
             OutboxFull: there is no room for all.
             StoreUnavailable: none of them was added.
             StoreUncertain: all of them may be there; adding them again is safe.
@@ -73,6 +77,7 @@ class Outbox:
             before, room = self._room(connection), self._room(connection)
             additions = []
             for command in commands:
+                _refuse_second(connection, command)
                 addition = add(connection, room, command, sent=False)
                 if addition is None:
                     raise OutboxFull(f"The outbox has no room for all {len(commands)}, so none was added: {before}")
@@ -106,8 +111,9 @@ class Outbox:
     # Delivering.
 
     def held_orders(self) -> set[str]:
-        """Give the orders that a held event holds."""
-        rows = self._file.query("SELECT order_id FROM outbox WHERE state = 'held' AND kind = 'event'")
+        """Give the orders that a held event holds, or a held discard behind one."""
+        sql = "SELECT order_id FROM outbox WHERE state = 'held' AND (kind = 'event' OR successor IS NOT NULL)"
+        rows = self._file.query(sql)
         return {order_id for (order_id,) in rows}
 
     def deliverable(self, limit: int) -> list[Entry]:
@@ -156,7 +162,7 @@ class Outbox:
         if totals.bytes_delivered > self._bytes_max:
             too_many = max(too_many, PRUNE_ROWS)
         before = now_ms() - round(keep_s * 1000)
-        oldest = self._file.query(_OLDEST_DELIVERED, (PRUNE_ROWS,))
+        oldest = self._file.query(_OLDEST_DELIVERED, (now_ms() - KEEP_COMMANDS_MS, PRUNE_ROWS))
         gone = [(seq,) for index, (seq, at) in enumerate(oldest) if index < too_many or at < before]
         if gone:
             with self._file.transaction() as connection:
@@ -178,11 +184,29 @@ class Outbox:
         """Tell whether all events up to that number are delivered that no held event holds up."""
         ((some,),) = self._file.query(
             "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'waiting' AND seq <= ? AND kind = 'event' "
-            "AND order_id NOT IN (SELECT order_id FROM outbox WHERE state = 'held' AND kind = 'event'))",
+            "AND lane NOT IN (SELECT lane FROM outbox WHERE state = 'held'))",
             (seq,),
         )
         return not some
 
+
+def _refuse_second(connection: Connection, command: Command) -> None:
+    """Refuse a control beside another one for the same skipped message: somebody was faster."""
+    if command.kind != "control":
+        return
+    row = connection.execute(_ANOTHER, (command.named, command.message.event_id)).fetchone()
+    if row is not None:
+        raise HealingRefused(
+            "under-way",
+            f"Something else was asked for skip {command.named} meanwhile (number {row[0]} of the outbox), and nothing "
+            f"of this is asked for; look at it: `orderflow skipped show {command.named}`.",
+        )
+
+
+_ANOTHER = """
+SELECT seq FROM outbox
+WHERE named = ? AND kind = 'control' AND state IN ('waiting', 'held') AND event_id != ? LIMIT 1
+"""
 
 _DELIVERABLE = f"""
 {SELECT} WHERE state = 'waiting' AND lane NOT IN (SELECT lane FROM outbox WHERE state = 'held')
@@ -197,7 +221,11 @@ WHERE state = 'waiting' AND seq > ? AND lane NOT IN (SELECT value FROM json_each
 GROUP BY lane ORDER BY min(seq) LIMIT ?
 """  # noqa: S608 (no outside text)
 
-_OLDEST_DELIVERED = "SELECT seq, settled_at FROM outbox WHERE state = 'delivered' ORDER BY seq LIMIT ?"
+#: Not what operators asked for: as long as it is there, it is known what is under way, and the same again is the same.
+_OLDEST_DELIVERED = """
+SELECT seq, settled_at FROM outbox
+WHERE state = 'delivered' AND (named IS NULL OR settled_at < ?) ORDER BY seq LIMIT ?
+"""
 
 _TOTALS = "SELECT state, events, bytes, ever FROM outbox_totals"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.healing.wishes import Life, Turn, Wish
 
 SEED = int(os.environ.get("HEALING_SEED") or random.randrange(2**32))  # noqa: S311 (no secret)
-EXAMPLES = int(os.environ.get("HEALING_EXAMPLES") or 800)
+EXAMPLES = int(os.environ.get("HEALING_EXAMPLES") or 600)
 
 
 @pytest.mark.faults

@@ -496,7 +496,7 @@ def test_what_cannot_be_carried_out_says_why_and_ends_with_2(
     assert output.startswith("orderflow: the audit was not carried out: ")
     assert said in output
     assert "Traceback" not in output
-    assert [path.name for path in audited.settings.var.glob("audit-*")] == []
+    assert [path.name for path in audited.settings.var.glob(".orderflow-audit-*")] == []
 
 
 def test_a_ledger_that_is_none_is_refused(audited: Audited) -> None:
@@ -545,11 +545,11 @@ def test_a_process_that_is_killed_ends_the_audit_with_a_reason(
 
     with pytest.raises(OrderflowError, match=r"a process of the audit was killed"):
         audited.audit()
-    assert list(audited.settings.var.glob("audit-*")) == []
+    assert list(audited.settings.var.glob(".orderflow-audit-*")) == []
 
 
 def test_what_a_killed_audit_has_left_is_removed_and_no_other(audited: Audited) -> None:
-    left, used = audited.settings.var / "audit-left", audited.settings.var / "audit-used"
+    left, used = audited.settings.var / ".orderflow-audit-left", audited.settings.var / ".orderflow-audit-used"
     for folder in (left, used):
         folder.mkdir()
     (left / "orders.db").write_bytes(b"x")
@@ -557,6 +557,6 @@ def test_what_a_killed_audit_has_left_is_removed_and_no_other(audited: Audited) 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         audited.audit()
-        assert [path.name for path in audited.settings.var.glob("audit-*")] == ["audit-used"]
+        assert [path.name for path in audited.settings.var.glob(".orderflow-audit-*")] == [".orderflow-audit-used"]
     finally:
         os.close(descriptor)

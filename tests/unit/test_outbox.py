@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from orderflow.errors import OutboxFull, StoreIncompatible, StoreUnavailable
+from orderflow.errors import HealingRefused, OutboxFull, StoreIncompatible, StoreUnavailable
 from orderflow.messages import Message
 from orderflow.settings import Settings
 from orderflow.store.outbox import Outbox
@@ -263,6 +263,41 @@ def test_a_discard_waits_behind_the_event_that_is_sent_instead(tmp_path: Path) -
     assert outbox.add_all([sent, closing]) == [Addition("waiting", 1), Addition("waiting", 2)]
 
 
+def test_of_two_who_ask_at_once_the_second_is_refused(tmp_path: Path) -> None:
+    """All that is asked for with it, too. The same again is the same, and another message is nobody's business."""
+    outbox = Outbox(settings(tmp_path))
+    outbox.add_all([control("a", 1, "1-3-1")])
+
+    with pytest.raises(HealingRefused, match=r"Something else was asked for skip 1-3-1 meanwhile \(number 1 of"):
+        outbox.add_all([control("a", 2, "1-3-2"), control("a", 3, "1-3-1")])
+
+    assert outbox.totals().waiting == 1
+    outbox.add_all([control("a", 1, "1-3-1"), control("a", 2, "1-3-2")])
+    assert outbox.totals().waiting == 2
+
+
+def test_commands_are_kept_longer_than_events(tmp_path: Path) -> None:
+    """While they are there it is known what the consumer has not read yet, be it stopped for days."""
+    outbox = Outbox(settings(tmp_path, outbox_max_events=2))
+    outbox.add([(message("b"), False)])
+    outbox.add_all([control("a", 1, "1-3-1")])
+    outbox.settle(delivered=[(1, 2, 10), (2, 3, 44)])
+
+    assert outbox.prune(keep_s=-1) == 1
+    assert [entry.kind for entry in OutboxDesk(settings(tmp_path)).entries(("delivered",))] == ["control"]
+
+
+def test_a_discard_that_kafka_refuses_holds_its_order_and_says_so(tmp_path: Path) -> None:
+    outbox = Outbox(settings(tmp_path))
+    outbox.add_all([control("a", 1, "1-3-1")._replace(successor="instead")])
+    outbox.settle(held=[(1, "no")])
+    outbox.add([(message("a"), False)])
+
+    assert outbox.deliverable(10) == []
+    assert outbox.held_orders() == {"a"}
+    assert outbox.drained_up_to(2)
+
+
 def test_a_discarded_command_may_be_given_again(tmp_path: Path) -> None:
     outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
     outbox.add_all([control("a", 1, "1-3-1")])
@@ -275,10 +310,12 @@ def test_a_discarded_command_may_be_given_again(tmp_path: Path) -> None:
 def test_it_is_known_which_skipped_messages_have_a_control_under_way(tmp_path: Path) -> None:
     """The last one counts; events, also those that are sent in a message's stead, are none."""
     outbox, desk = Outbox(settings(tmp_path)), OutboxDesk(settings(tmp_path))
-    outbox.add_all([control("a", number, f"1-3-{number % 4}") for number in range(7)])
-    outbox.add_all([Command(message("a"), "event", "1-3-9")])
-    outbox.settle(delivered=[(1, 3, 70), (5, 3, 71), (2, 3, 72)], held=[(4, "no"), (6, "no")])
+    outbox.add_all([control("a", number, f"1-3-{number}") for number in range(4)])
+    outbox.settle(delivered=[(1, 3, 70), (2, 3, 72), (3, 3, 73)], held=[(4, "no")])
     desk.discard([4], "kim", "no")
+    outbox.add_all([control("a", number, f"1-3-{number - 4}") for number in range(4, 7)])
+    outbox.add_all([Command(message("a"), "event", "1-3-9")])
+    outbox.settle(delivered=[(5, 3, 71)], held=[(6, "no")])
 
     found = desk.under_way(["1-3-0", "1-3-1", "1-3-2", "1-3-3", "1-3-9", "1-4-0"])
 

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING, Any
-from unittest.mock import create_autospec, patch
+from unittest.mock import Mock, create_autospec, patch
 
 import pytest
 from kafka import KafkaConsumer
@@ -171,7 +171,7 @@ def test_a_place_that_is_found_readable_and_cannot_be_read_ends_the_reading() ->
 
     class Stubborn(LogReader):
         def _new_consumer(self) -> Any:
-            return create_autospec(KafkaConsumer, instance=True)
+            return create_autospec(KafkaConsumer, instance=True), Mock(doubt=lambda: None)
 
         def _polled(self, *_: object) -> Iterator[Record]:
             raise log_reader._Unreadable(3)

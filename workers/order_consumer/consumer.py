@@ -98,7 +98,6 @@ class OrderConsumer:
                 self._stop.wait(self._gathering_s(len(records), lag))
         except LogInDoubt as error:
             log.info("log.doubted", detail=str(error))
-            self._seen = subscription.ends()
             self._stop.wait(self._settings.wait_first_delay_s)
         except LogReplaced as error:
             self._replaced = str(error)  # The topic is asked for again: it may be another one by now.
@@ -107,6 +106,7 @@ class OrderConsumer:
             subscription.close()
             self._pass_unreadable(projection, topic, error)
         finally:
+            self._seen = subscription.ends() or self._seen  # What was seen counts, however reading ended.
             subscription.close()
 
     def _gathering_s(self, records: int, lag: int) -> float:
