@@ -100,11 +100,9 @@ class LogReader:
 
         """
         partition = TopicPartition(self.topic.name, number)
-        if self._fetcher.doubt() is not None:  # What was on its way while nobody read has lost its connection.
-            self._renew()
         at, in_vain = begin, 0
         while at < end:
-            began_at = at
+            began_at, damaged = at, False
             self._consumer.assign([partition])
             self._consumer.seek(partition, at)
             try:
@@ -112,11 +110,13 @@ class LogReader:
                     yield record
                     at = record.offset + 1
             except _Unreadable as damage:
-                at = max(at, damage.reached)
+                at, damaged = max(at, damage.reached), True
+            except _Interrupted:
+                pass
             else:
                 return
-            self._renew()  # A client that met such a batch spins for ever.
-            found = locate_unreadable(self._settings, self.topic, {number: at})
+            self._renew()  # A client that met such a batch spins for ever, and one in doubt fetches nothing more.
+            found = locate_unreadable(self._settings, self.topic, {number: at}) if damaged else []
             for unreadable in found:
                 if unreadable.offset < end:
                     yield unreadable
@@ -139,10 +139,10 @@ class LogReader:
                 if record.offset >= end:
                     return
                 yield record
-            if (doubt := self._fetcher.doubt()) is not None:
-                raise BrokerError(f"partition {partition.partition} was not read to its end: {doubt}; run it again")
             if reached > at:
                 at, heard_at = reached, time.monotonic()
+            elif self._fetcher.doubt() is not None:
+                raise _Interrupted
             elif time.monotonic() - heard_at > self._patience_s:
                 raise BrokerError(self._silence(partition.partition, at, end))
 
@@ -188,6 +188,10 @@ def lacks(log: LogReader, number: int, span: Span, position: Position) -> bool:
         return False
     found = next(log.read(number, anchor.offset, anchor.offset + 1), None)
     return found is None or (isinstance(found, Record) and found.checksum() != anchor.checksum)
+
+
+class _Interrupted(Exception):
+    """The connection was lost, with what was on its way."""
 
 
 class _Unreadable(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ import psutil
 import pytest
 from kafka import TopicPartition
 
-from orderflow.broker import PARTITIONS, Subscription, ensure_topic, locate_unreadable, partition_of
+from orderflow.broker import PARTITIONS, Subscription, ensure_topic, locate_unreadable, log_reader, partition_of
+from orderflow.broker.fetching import End
+from orderflow.broker.log_reader import LogReader
+from orderflow.broker.probing import verify_ends
 from orderflow.broker.topic import CONFIG
 from orderflow.errors import BrokerError, LogReplaced, TopicMisconfigured, Unreadable
 from orderflow.records import Anchor, Position, Record
@@ -374,3 +378,47 @@ def test_a_subscription_closes_in_time_while_the_broker_is_frozen(broker: Broker
 
     assert took_s < 3
     figures("close on a frozen broker", took_s=took_s)
+
+
+# Looking into the log.
+
+
+def test_a_batch_that_cannot_be_read_does_not_hide_how_far_the_log_reaches(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands exactly where the records ended that were seen; else the subscription would be in doubt for good."""
+    settings = broker.settings()
+    topic = ensure_topic(settings, "test")
+    for number in (0, 2):
+        for codec in (None, "lz4"):
+            produce(settings, [{"key": b"k", "value": b"good" * 200, "partition": number}], compression_type=codec)
+    without_lz4(monkeypatch)
+
+    verify_ends(settings, topic, {number: End(1, 0) for number in (0, 2)} | {1: End(0, 0)})
+    with pytest.raises(LogReplaced):
+        verify_ends(settings, topic, {0: End(1, 0), 2: End(5, 0)})
+
+
+def drop_connections(reader: LogReader) -> None:
+    """As a broker that restarts does."""
+    for connection in [*reader._fetcher._manager._conns.values()]:
+        connection.transport._sock.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_log_is_read_on_over_another_connection(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer that fetches nothing more in doubt would be taken for a broker that is silent."""
+    settings = broker.settings()
+    topic = ensure_topic(settings, "test")
+    for number in (0, 1):
+        produce(settings, [{"value": b"v", "partition": number}] * 9)
+    monkeypatch.setattr(log_reader, "RECORDS_AT_ONCE", 1)
+
+    with LogReader(settings, topic, "test") as log:
+        reading = log.read(0, 0, 9)
+        before = [next(reading).offset for _ in range(4)]
+        drop_connections(log)
+        behind = [record.offset for record in reading]
+        log._fetcher._doubt = "a late answer for partition 0 came over another connection"
+        other = [record.offset for record in log.read(1, 0, 9)]
+
+    assert before + behind == other == [*range(9)]
