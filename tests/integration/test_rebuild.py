@@ -224,13 +224,14 @@ def killed(life: Life, how: signal.Signals | None, reader: Reader) -> int:
 
 def _begun(life: Life) -> str | None:
     """What names a second set that has some rows, and no other; None where there is none."""
-    try:
-        if not store.query(life.settings, "SELECT 1 FROM rebuilt_history LIMIT 1"):
-            return None
+    try:  # One statement, since it is dropped and made by another process.
+        rows = store.query(life.settings, f"SELECT ({_NAME}) FROM rebuilt_history LIMIT 1")
     except sqlite3.OperationalError:  # There is no such table.
         return None
-    (name, *_) = store.query(life.settings, "SELECT name FROM pragma_index_list('rebuilt_history') ORDER BY seq")
-    return str(name)
+    return str(rows[0][0]) if rows else None
+
+
+_NAME = "SELECT name FROM pragma_index_list('rebuilt_history') ORDER BY seq LIMIT 1"
 
 
 @pytest.mark.parametrize("how", ["pages", "missing"])
