@@ -28,7 +28,8 @@ SPARE_BYTES = 64 * 1024 * 1024
 #: Pages that are copied at a time: between two times Ctrl-C is heard.
 PAGES_AT_ONCE = 4_096
 
-CACHE_KIB = 32 * 1024
+#: A copy is read from front to back, mostly.
+CACHE_KIB = 8 * 1024
 
 #: In front of the names of the folders that audits work in.
 PREFIX = ".orderflow-audit-"

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from orderflow.audit.rows import EpochRow
     from orderflow.broker import Topic
 
+#: Each holds the state of a partition: more of them would take more memory than the audit may have.
+PROCESSES_MAX = 2
+
 #: Below this, starting processes takes longer than they save.
 WORTH_IT = 100_000
 
@@ -36,11 +39,10 @@ CLIENT_ID = "audit"
 
 
 def processes_for(parts: Sequence[Part]) -> int:
-    """Tell how many processes are worth it: one for each processor, and none without a partition that has much."""
-    large = sum(part.records > 0 for part in parts)
+    """Tell how many processes are worth it; 1: this one alone."""
     if sum(part.records for part in parts) < WORTH_IT:
         return 1
-    return min(len(os.sched_getaffinity(0)), large)
+    return min(PROCESSES_MAX, len(os.sched_getaffinity(0)), sum(part.records > 0 for part in parts))
 
 
 def compare_in_processes(
