@@ -148,7 +148,7 @@ def exclusive_lock(path: Path, stop: StopFlag, waiting: Callable[[int | None], N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        while not (held := _try_lock(file.fileno())) and not stop:
+        while not (held := try_lock(file.fileno())) and not stop:
             file.seek(0)
             holder = file.read().strip()
             waiting(int(holder) if holder.isdigit() else None)
@@ -160,7 +160,8 @@ def exclusive_lock(path: Path, stop: StopFlag, waiting: Callable[[int | None], N
         yield held
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder, until it is closed; False where another process has."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -21,6 +21,7 @@ from orderflow.errors import InvalidEvent, OutboxFull, RepublishRefused
 from orderflow.store import lost
 from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_rows import Command
+from orderflow.store.places import current_epoch, positions
 from orderflow.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _topic(settings: Settings, reader: Reader) -> Topic:
 
 
 def _epoch_of(topic: Topic, reader: Reader) -> int:
-    current = lost.epoch(reader)
+    current = current_epoch(reader.query)
     if current is None or topic.topic_id != current[1]:
         raise RepublishRefused(
             f"The topic {topic.name!r} is not the one that was applied last; start the order-consumer, which reads it "
@@ -153,7 +154,7 @@ def _epoch_of(topic: Topic, reader: Reader) -> int:
 
 def _spans(settings: Settings, reader: Reader, topic: Topic) -> dict[int, Span]:
     """Tell what the log holds, and make sure of the last record that was applied of each partition."""
-    applied = lost.reached(reader)
+    applied = positions(reader.query)
     with LogReader(settings, topic, CLIENT_ID) as log:
         spans = log.spans()
         for number, position in applied.items():
@@ -169,7 +170,7 @@ def _wait_until_read(reader: Reader, spans: dict[int, Span], wait_s: float) -> N
     """Wait until all that the log had when it was asked is applied: what is only not read again is not lost."""
     until = time.monotonic() + wait_s
     while True:
-        applied = lost.reached(reader)
+        applied = positions(reader.query)
         left = {
             number: span.end - applied[number].next_offset if number in applied else span.end - span.begin
             for number, span in spans.items()

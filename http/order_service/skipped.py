@@ -14,7 +14,7 @@ from orderflow.healing import shown
 from orderflow.healing.desk import HealingDesk
 from orderflow.healing.wishes import Discard, Redrive
 from orderflow.orders import JSON_ENCODER
-from orderflow.store.rows import parse_place_id, place_id
+from orderflow.store.rows import SKIP_STATES, parse_place_id, place_id
 from orderflow.store.skips import Wanted
 from orderflow.wsgi import parameters
 from orderflow.wsgi.guards import BodyReader, decode_body, require_token
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from orderflow.store.reader import Reader
     from orderflow.store.rows import SkippedRow
 
-STATES = ("open", "repaired", "healed", "discarded", "all")
+STATES = (*SKIP_STATES, "all")
 REASONS = ("all", *(reason.value for reason in SkipReason))
 
 T = TypeVar("T", Redrive, Discard)

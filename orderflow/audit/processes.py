@@ -65,15 +65,13 @@ def compare_in_processes(
         try:
             largest_first = sorted(parts, key=lambda part: -part.records)
             futures = {part.number: pool.submit(_compare, part) for part in largest_first}
-            told, waits = 0, True
-            while waits:
-                _, left = wait(futures.values(), LOOK_S, FIRST_EXCEPTION)
-                waits = bool(left) and not any(one.done() and one.exception() for one in futures.values())
+            told, left = 0, set(futures.values())
+            while left:
+                finished, left = wait(left, LOOK_S, FIRST_EXCEPTION)
                 now = done.value
                 tell(now - told)
                 told = now
-            for one in futures.values():
-                if one.done():
+                for one in finished:
                     one.result()  # An error is told before the others are done.
             return [futures[part.number].result() for part in parts]
         except BrokenProcessPool as error:

@@ -15,7 +15,7 @@ from kafka import errors as kafka_errors
 from orderflow.broker.clients import milliseconds, reachable
 from orderflow.broker.consuming import is_damage, new_consumer
 from orderflow.broker.probing import locate_unreadable
-from orderflow.broker.topic import Topic, _Admin, _describe
+from orderflow.broker.topic import Admin, Topic, describe
 from orderflow.errors import BrokerError
 from orderflow.records import Record
 
@@ -54,8 +54,8 @@ def find_topic(settings: Settings, client_id: str) -> Topic | None:
 
     """
     try:
-        with _Admin(settings, client_id) as admin:
-            return _describe(admin, settings.topic)
+        with Admin(settings, client_id) as admin:
+            return describe(admin, settings.topic)
     except kafka_errors.KafkaError as error:
         raise BrokerError(f"Kafka at {settings.kafka_bootstrap_servers} did not answer: {error}") from error
 

@@ -61,7 +61,7 @@ def ensure_topic(settings: Settings, client_id: str) -> Topic:
 
     """
     try:
-        with _Admin(settings, client_id) as admin:
+        with Admin(settings, client_id) as admin:
             found = _find_or_create(admin, settings.topic, settings.kafka_replication_factor, CONFIG)
             _verify(admin, found, settings.bootstrap[0])
             _wait_for_leaders(admin, found)
@@ -79,7 +79,7 @@ def ensure_dead_letter_topic(settings: Settings, client_id: str) -> Topic:
     """
     name = settings.dead_letter_topic_name
     try:
-        with _Admin(settings, client_id) as admin:
+        with Admin(settings, client_id) as admin:
             config = dead_letter_config(settings.dead_letter_retention_days)
             found = _find_or_create(admin, name, settings.kafka_replication_factor, config)
             _wait_for_leaders(admin, found)
@@ -97,7 +97,7 @@ def dead_letter_config(retention_days: int) -> dict[str, str]:
     }
 
 
-class _Admin:
+class Admin:
     """An admin client that leaves nothing behind, also where its constructor fails.
 
     kafka-python's constructor starts a thread and waits for the cluster; when that fails, nobody closes the thread.
@@ -130,7 +130,8 @@ class _Admin:
         self._admin.close()
 
 
-def _describe(admin: KafkaAdminClient, name: str) -> Topic | None:
+def describe(admin: KafkaAdminClient, name: str) -> Topic | None:
+    """Give a topic as it is; None when there is none of that name."""
     (answer,) = admin.describe_topics([name])
     if answer["error_code"] == kafka_errors.UnknownTopicOrPartitionError.errno:
         return None
@@ -140,12 +141,12 @@ def _describe(admin: KafkaAdminClient, name: str) -> Topic | None:
 
 
 def _find_or_create(admin: KafkaAdminClient, name: str, replication_factor: int, config: dict[str, str]) -> Topic:
-    found = _describe(admin, name)
+    found = describe(admin, name)
     if found is None:
         wanted = {"num_partitions": PARTITIONS, "replication_factor": replication_factor, "configs": config}
         with suppress(kafka_errors.TopicAlreadyExistsError):  # Another process was quicker.
             admin.create_topics({name: wanted}, wait_for_metadata=True)
-        found = _describe(admin, name)
+        found = describe(admin, name)
     if found is None:
         raise BrokerError(f"The topic {name!r} was created, but is not there yet.")
     return found

@@ -28,7 +28,7 @@ from orderflow.events import SkipReason
 from orderflow.healing import shown
 from orderflow.healing.desk import HealingDesk
 from orderflow.healing.wishes import Discard, Redrive
-from orderflow.store.rows import parse_place_id, place_id
+from orderflow.store.rows import SKIP_STATES, parse_place_id, place_id
 from orderflow.store.skips import Wanted
 from orderflow.wording import plain
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="See what could not be applied, mend it in its place, or give it up.")
 
-STATES = ("open", "repaired", "healed", "discarded", "all")
+STATES = (*SKIP_STATES, "all")
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `list` shows them: 1-3-42.")]
 ReasonOption = Annotated[

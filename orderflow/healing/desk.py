@@ -13,7 +13,7 @@ from orderflow.healing.remedy import Context, remedy
 from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.store.outbox_rows import Command
-from orderflow.store.places import Places
+from orderflow.store.places import Places, current_epoch
 from orderflow.store.reader import Reader
 from orderflow.store.rows import place_id
 from orderflow.store.skips import Skips
@@ -102,8 +102,8 @@ class HealingDesk:
 
     def epoch(self) -> int:
         """Give the life of the topic that is read now, 0 before the first."""
-        ((epoch,),) = self._reader.query("SELECT coalesce(max(epoch), 0) FROM log_epochs")
-        return int(epoch)
+        current = current_epoch(self._reader.query)
+        return 0 if current is None else current[0]
 
     def last_offset(self, skip: SkippedRow) -> int | None:
         """Give the offset of the last record of the skip's order, for `if_last`; None where it has none."""

@@ -10,6 +10,7 @@ from orderflow.broker import partition_of
 from orderflow.clock import now_ms
 from orderflow.projection import Projection, runs
 from orderflow.records import Record
+from orderflow.store.places import current_epoch
 from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, SkippedRow
 from orderflow.store.sqlite import open_memory
 from orderflow.store.writer import Writer, insert_sql
@@ -132,8 +133,7 @@ def _copy(snapshot: Connection, copy: Connection, order_id: str | None, skips: S
         columns = tuple(column[0] for column in cursor.description)
         copy.executemany(insert_sql(table, columns), cursor.fetchall())
     copy.executemany(insert_sql("skipped_messages", SkippedRow._fields, verb="INSERT OR IGNORE"), skips)
-    ((epoch, topic_id),) = snapshot.execute("SELECT epoch, topic_id FROM log_epochs ORDER BY epoch DESC LIMIT 1")
-    return epoch, topic_id
+    return current_epoch(snapshot.execute) or (0, "")
 
 
 def _records(remedies: Sequence[Remedy], ends: dict[int, int]) -> Iterable[Record]:

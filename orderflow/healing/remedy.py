@@ -12,7 +12,7 @@ from orderflow.envelope import OPERATOR, control_message, event_message
 from orderflow.errors import HealingRefused, InvalidEvent, InvalidMending
 from orderflow.events import OrderCreated, SkipReason
 from orderflow.healing.wishes import Redrive
-from orderflow.store.places import Places
+from orderflow.store.places import Places, current_epoch
 from orderflow.store.rows import place_id
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def remedy(snapshot: Connection, skip: SkippedRow, wish: Wish, context: Context)
         InvalidMending: the mended event, or the payload as it was, cannot take the place.
 
     """
-    epoch, topic_id = _current(snapshot)
     found = Places(snapshot).skip_at(skip.place)
     if found is None or found.state != "open":
         state = "gone" if found is None else found.state
         raise HealingRefused("skip-closed", f"Skip {place_id(skip.place)} is not open any more, it is {state}.")
+    epoch, topic_id = current_epoch(snapshot.execute) or (0, "")
     if skip.epoch != epoch:
         raise HealingRefused(
             "earlier-log",
@@ -73,11 +73,6 @@ def remedy(snapshot: Connection, skip: SkippedRow, wish: Wish, context: Context)
     if not isinstance(wish, Redrive):
         return maker.give_up(wish)
     return maker.at_end(wish) if wish.at_end else maker.repair(wish)
-
-
-def _current(snapshot: Connection) -> tuple[int, str]:
-    row = snapshot.execute("SELECT epoch, topic_id FROM log_epochs ORDER BY epoch DESC LIMIT 1").fetchone()
-    return row[0], row[1]
 
 
 class _Maker:

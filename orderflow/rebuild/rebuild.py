@@ -15,9 +15,10 @@ from orderflow.projection import Projection
 from orderflow.projection.healing import refold
 from orderflow.rebuild.keeping import keep
 from orderflow.rebuild.reading import NONE, read_into
-from orderflow.records import Anchor, Position, Record
+from orderflow.records import Position, Record
 from orderflow.store.differences import Differences, compare
 from orderflow.store.numbering import number_by_time
+from orderflow.store.places import positions
 from orderflow.store.second_set import PREFIX, SecondSet
 from orderflow.store.sqlite import DatabaseError
 from orderflow.store.writer import Writer
@@ -88,7 +89,7 @@ class Rebuild:
         """Tell what was applied of each partition, as far as the topic still has it, and make sure that it has it."""
         held = log.spans()
         spans = {}
-        for number, position in self._positions().items():
+        for number, position in positions(self._tables.first).items():
             if lacks(log, number, held[number], position) and not self._knows(log, number, position, epoch):
                 raise RebuildRefused(
                     f"Partition {number} does not hold what was applied from it up to offset {position.next_offset}: "
@@ -96,13 +97,6 @@ class Rebuild:
                 )
             spans[number] = Span(min(held[number].begin, position.next_offset), position.next_offset)
         return spans
-
-    def _positions(self) -> dict[int, Position]:
-        rows = self._tables.first("SELECT partition, next_offset, last_offset, last_checksum FROM positions").fetchall()
-        return {
-            number: Position(next_offset, None if last is None else Anchor(last, checksum))
-            for number, next_offset, last, checksum in rows
-        }
 
     def _knows(self, log: LogReader, number: int, position: Position, epoch: int) -> bool:
         """Tell whether what stands at the anchor is what was applied there: then the position is wrong, not the log."""

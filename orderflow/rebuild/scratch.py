@@ -16,6 +16,7 @@ from orderflow.rebuild.reading import read_into
 from orderflow.rebuild.rebuild import CLIENT_ID, topic_of
 from orderflow.store import lost
 from orderflow.store.numbering import number_by_time
+from orderflow.store.places import current_epoch, positions
 from orderflow.store.reader import Reader
 from orderflow.store.sqlite import checkpoint, open_writer
 from orderflow.store.writer import Writer
@@ -79,11 +80,11 @@ def _refuse_to_drop(settings: Settings, topic: Topic, log: LogReader, held: dict
     """Refuse where the old file has events that are nowhere else. One that cannot be read is set aside as it is."""
     reader = Reader(settings)
     try:
-        current = lost.epoch(reader)
+        current = current_epoch(reader.query)
         if current is None:
             return
         other = topic.topic_id != current[1] or any(
-            lacks(log, number, held[number], position) for number, position in lost.reached(reader).items()
+            lacks(log, number, held[number], position) for number, position in positions(reader.query).items()
         )
         epoch = current[0] + other  # of a log that nobody has read yet
         count = lost.LostEvents(reader, epoch, {number: span.begin for number, span in held.items()}).count()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from orderflow.records import Anchor, Position
 from orderflow.store.outbox_file import OutboxFile
 from orderflow.store.rows import HistoryRow
 
@@ -84,21 +83,6 @@ EXISTS (
     WHERE n.order_id = h.order_id AND {_ON_LOG} AND (o.epoch, o.offset) > (h.epoch, h.offset)
 )
 """  # noqa: S608 (no outside text)
-
-
-def epoch(reader: Reader) -> tuple[int, str] | None:
-    """Give the present epoch and its topic's id; None before the first."""
-    rows = reader.query("SELECT epoch, topic_id FROM log_epochs ORDER BY epoch DESC LIMIT 1")
-    return None if not rows else (rows[0][0], rows[0][1])
-
-
-def reached(reader: Reader) -> dict[int, Position]:
-    """Tell how far each partition was applied."""
-    rows = reader.query("SELECT partition, next_offset, last_offset, last_checksum FROM positions")
-    return {
-        partition: Position(next_offset, None if last is None else Anchor(last, checksum))
-        for partition, next_offset, last, checksum in rows
-    }
 
 
 def forget_deliveries(settings: Settings, ids: Collection[tuple[str, str]], before: int) -> None:

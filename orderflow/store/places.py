@@ -5,8 +5,10 @@ They run on the writer's connection, and on a copy for a preview.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from orderflow.records import Anchor, Position
 from orderflow.store.rows import ControlRow, HistoryRow, SkippedRow
 
 if TYPE_CHECKING:
@@ -20,6 +22,26 @@ _SKIPPED = f"SELECT {', '.join(SkippedRow._fields)} FROM skipped_messages"  # no
 _CONTROLS = f"SELECT {', '.join(ControlRow._fields)} FROM controls"  # noqa: S608 (no outside text)
 
 _AT = " WHERE epoch = ? AND partition = ? AND offset = ?"
+
+
+#: Runs a statement on the tables that are meant, and gives its rows.
+Ask = Callable[[str], Iterable[Any]]
+
+
+def current_epoch(ask: Ask) -> tuple[int, str] | None:
+    """Give the current epoch and its topic id; None before the first."""
+    rows = list(ask("SELECT epoch, topic_id FROM log_epochs ORDER BY epoch DESC LIMIT 1"))
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def positions(ask: Ask) -> dict[int, Position]:
+    """Give where reading goes on, by partition."""
+    return {
+        partition: Position(next_offset, None if last is None else Anchor(last, checksum))
+        for partition, next_offset, last, checksum in ask(
+            "SELECT partition, next_offset, last_offset, last_checksum FROM positions"
+        )
+    }
 
 
 class Places:

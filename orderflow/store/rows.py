@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from orderflow.events import wire_time
 from orderflow.orders import JSON_ENCODER, Money
@@ -30,6 +30,7 @@ def parse_place_id(text: str) -> Place | None:
 
 
 SkipState = Literal["open", "repaired", "healed", "discarded"]
+SKIP_STATES: tuple[SkipState, ...] = get_args(SkipState)
 
 
 class HistoryRow(NamedTuple):

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from orderflow.records import Anchor, Position
-from orderflow.store.places import Places
+from orderflow.store.places import Places, current_epoch, positions
 from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, PositionRow, SkippedRow
 from orderflow.store.second_set import remove_leftovers
 from orderflow.store.sqlite import DatabaseError, immediate, look_for_damage, open_writer
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from orderflow.broker.topic import Topic
+    from orderflow.records import Position
     from orderflow.settings import Settings
     from orderflow.store.rows import Batch
     from orderflow.store.sqlite import Connection
@@ -47,8 +47,7 @@ class Writer:
 
     def epoch(self) -> tuple[int, str] | None:
         """Give the current epoch and its topic id; None before the first."""
-        row = self._connection.execute("SELECT epoch, topic_id FROM log_epochs ORDER BY epoch DESC LIMIT 1").fetchone()
-        return None if row is None else (row[0], row[1])
+        return current_epoch(self._connection.execute)
 
     def open_epoch(self, topic: Topic, reason: str) -> int:
         """Begin a new life of the topic: every partition is read from its start again."""
@@ -68,11 +67,7 @@ class Writer:
 
     def positions(self) -> dict[int, Position]:
         """Give where reading goes on, by partition."""
-        rows = self._connection.execute("SELECT partition, next_offset, last_offset, last_checksum FROM positions")
-        return {
-            partition: Position(next_offset, None if last is None else Anchor(last, checksum))
-            for partition, next_offset, last, checksum in rows.fetchall()
-        }
+        return positions(self._connection.execute)
 
     def known_orders(self, order_ids: Collection[str]) -> set[str]:
         """Tell which of these orders exist."""
