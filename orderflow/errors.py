@@ -7,6 +7,8 @@ OrderflowError
 │   ├── InvalidMending     a mended event that cannot take the place: answer 400
 │   └── InvalidBody        an HTTP body: answer 400 with the fields
 ├── HealingRefused         answer 409: what a person asks for a skipped message cannot be done as things are
+├── AmbiguousEvent         answer 409: several orders have an event of that id
+├── SearchTooLong          answer 503: an event is looked for in all orders, and that takes too long
 ├── BrokerError
 │   ├── NotAccepted        not taken at all: too many wait, or the topic may not be used: refuse
 │   ├── Unsent             nothing reached Kafka: retry, then spool
@@ -26,6 +28,15 @@ OrderflowError
 │   ├── OutboxFull         answer 503: the event must wait, and there is no room
 │   ├── StoreIncompatible  exit with EX_CONFIG: the file has another schema version
 │   └── StoreDamaged       exit with EX_CONFIG: a person has the projection built anew
+├── ClientError            what a typed call of the client could not do: as its kind says
+│   ├── RequestRefused     mend the request: it has no effect, and never will
+│   ├── NotFound           there is none of that name, or not yet
+│   ├── ServiceUnavailable ask again later: nobody answers, or not now
+│   ├── OutcomeUnknown     send the write again with its key until it is published or spooled
+│   ├── NotAppliedYet      read again later: the write is on its way
+│   │   └── EventSpooled   tell the caller: it waits for Kafka; or, held or given up, for an operator
+│   ├── EventSkipped       tell the caller: the write had no effect, for the reason
+│   └── UnexpectedAnswer   report it: the service failed, or is of another version
 ├── NoSupervisor           tell the operator: no supervisord answers, or it does not start
 ├── SupervisorRefused      tell the operator: supervisord cannot do what it was asked
 └── StackError             tell the operator: a stack cannot be made, or does not become ready
@@ -33,7 +44,10 @@ OrderflowError
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orderflow.client.shapes import Event
 
 
 class OrderflowError(Exception):
@@ -69,7 +83,7 @@ class InvalidBody(Invalid):
 
 
 class InvalidMending(Invalid):
-    """A mended event that is no event, or not one of the order in whose history it is to stand."""
+    """A mended event that is no event, so that it cannot stand in any history."""
 
 
 class HealingRefused(OrderflowError):
@@ -78,6 +92,14 @@ class HealingRefused(OrderflowError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class AmbiguousEvent(OrderflowError):
+    """Several orders have an event of the id that is asked for; the message names them, and the way out."""
+
+
+class SearchTooLong(OrderflowError):
+    """An event is looked for in all orders, and that takes too long now."""
 
 
 class BrokerError(OrderflowError):
@@ -162,6 +184,73 @@ class StoreIncompatible(StoreError):
 
 class StoreDamaged(StoreError):
     """The projection's file is damaged."""
+
+
+class ClientError(OrderflowError):
+    """What a typed call of the client could not do; ``str()`` has the way out.
+
+    ``status`` is that of the HTTP answer, 0 without one; ``problem`` the kind of error, such as ``unknown-order``.
+    """
+
+    def __init__(self, detail: str, status: int, problem: str | None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.problem = problem
+
+
+class RequestRefused(ClientError):
+    """The service refuses the request as it is."""
+
+
+class NotFound(ClientError):
+    """There is nothing of that name, or nothing is known of it yet."""
+
+
+class ServiceUnavailable(ClientError):
+    """The service cannot be reached, or cannot answer now. Of a write: it was not taken."""
+
+
+class OutcomeUnknown(ClientError):
+    """A write was sent, and nobody knows whether it takes effect. Repeated under ``idempotency_key`` it is the same."""
+
+    def __init__(self, detail: str, status: int, problem: str | None, idempotency_key: str) -> None:
+        super().__init__(detail, status, problem)
+        self.idempotency_key = idempotency_key
+
+
+class NotAppliedYet(ClientError):
+    """The event ``event_id``, after which an order was asked for, was not applied in time.
+
+    ``event`` is what is known of it, or None; ``lag`` are the records that are to be applied first, or None.
+    """
+
+    def __init__(
+        self, detail: str, status: int, problem: str | None, event_id: str, event: Event | None, lag: int | None
+    ) -> None:
+        super().__init__(detail, status, problem)
+        self.event_id = event_id
+        self.event = event
+        self.lag = lag
+
+
+class EventSpooled(NotAppliedYet):
+    """It is in the outbox: ``event.state`` is spooled, held or given_up."""
+
+
+class EventSkipped(ClientError):
+    """The event ``event_id``, after which an order was asked for, was skipped: ``reason`` is the word for why."""
+
+    def __init__(
+        self, detail: str, status: int, problem: str | None, event_id: str, event: Event | None, reason: str
+    ) -> None:
+        super().__init__(detail, status, problem)
+        self.event_id = event_id
+        self.event = event
+        self.reason = reason
+
+
+class UnexpectedAnswer(ClientError):
+    """The service failed, or said what this client does not understand."""
 
 
 class NoSupervisor(OrderflowError):

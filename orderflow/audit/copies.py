@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
 
 #: The versions of the tables that the audit knows.
-ORDERS_VERSIONS, OUTBOX_VERSIONS = (2,), (1, 2)
+ORDERS_VERSIONS, OUTBOX_VERSIONS = (2, 3), (1, 2)
 
 #: What is left free on the disk, for those who work there.
 SPARE_BYTES = 64 * 1024 * 1024

@@ -1,6 +1,7 @@
 -- orders.db: the projection of the topic order_events. One process writes it; see docs/adr/0004-one-writer.md.
 -- "log time" is the broker's clock at the record's arrival, in ms since 1970. Amounts are in minor units (1/100).
--- A place is (epoch, partition, offset). Nothing here but orders.arrival depends on when a record was applied.
+-- A place is (epoch, partition, offset). Nothing here but orders.arrival and progress depends
+-- on when a record was applied.
 
 -- A log is one life of the topic: a new one is opened when the old log was lost, and its places follow behind.
 CREATE TABLE log_epochs (
@@ -21,6 +22,16 @@ CREATE TABLE positions (
     last_checksum INTEGER,
     last_event_id TEXT
 ) STRICT;
+
+-- When reading had come how far: a row for each batch and partition. A record was applied, or skipped, at the time of the
+-- first row behind its offset. After a rebuild of a lost file these are the times of that.
+CREATE TABLE progress (
+    epoch INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    next_offset INTEGER NOT NULL,
+    read_at INTEGER NOT NULL,
+    PRIMARY KEY (epoch, partition, next_offset)
+) STRICT, WITHOUT ROWID;
 
 -- What stands at each place: every record that decodes to an event, applied or not, or the mended event that an accepted
 -- repair put there. order_id is the order whose history it belongs to; NULL when it is in none, because its key or its
@@ -72,6 +83,9 @@ CREATE TABLE skipped_messages (
 ) STRICT;
 
 CREATE INDEX skipped_by_order ON skipped_messages (order_id) WHERE order_id IS NOT NULL;
+
+-- Those of one event. One that decodes is in history, too.
+CREATE INDEX skipped_by_event ON skipped_messages (event_id) WHERE event_id IS NOT NULL;
 
 -- Lists, newest first; counts; walks over many in the sequence of places. None of them sorts.
 CREATE INDEX skipped_by_state ON skipped_messages (state);

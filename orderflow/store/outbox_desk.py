@@ -34,8 +34,8 @@ class OutboxDesk:
 
     def oldest_waiting_at(self) -> int | None:
         """Tell since when the oldest undelivered event waits; None when none does."""
-        rows = self._file.query("SELECT spooled_at FROM outbox WHERE state IN ('waiting', 'held') ORDER BY seq LIMIT 1")
-        return rows[0][0] if rows else None
+        ((oldest,),) = self._file.query(_OLDEST_WAITING)
+        return None if oldest is None else int(oldest)
 
     def entries(
         self, states: Collection[State], *, order_id: str | None = None, after: int = 0, limit: int = 100
@@ -46,6 +46,10 @@ class OutboxDesk:
         parameters = [*states, after, *([] if order_id is None else [order_id]), limit]
         sql = f"{SELECT} WHERE state IN ({marks}) AND seq > ? {of_order}ORDER BY seq LIMIT ?"  # no outside text
         return [Entry(*row) for row in self._file.query(sql, parameters)]
+
+    def of_order(self, order_id: str) -> list[Entry]:
+        """Give an order's rows, in order of arrival."""
+        return [Entry(*row) for row in self._file.query(_OF_ORDER, (order_id,))]
 
     def find(self, name: str) -> list[Entry]:
         """Give the rows of one number or event id."""
@@ -84,6 +88,20 @@ class OutboxDesk:
                 connection.execute(_DISCARD + _ITS_FOLLOWER, (*said, seq))
             return given_up
 
+
+#: The first of each state is found at once, the first of both only by sorting all.
+_OLDEST_WAITING = """
+SELECT min(spooled_at) FROM outbox WHERE seq IN (
+    SELECT min(seq) FROM outbox WHERE state = 'waiting' UNION ALL SELECT min(seq) FROM outbox WHERE state = 'held'
+)
+"""
+
+#: In two parts, each of which an index answers.
+_OF_ORDER = f"""
+{SELECT} WHERE order_id = ?1 AND state != 'discarded'
+UNION ALL {SELECT} WHERE order_id = ?1 AND state = 'discarded'
+ORDER BY seq
+"""
 
 #: In order of arrival, so that of each message the last comes last.
 _UNDER_WAY = f"""

@@ -23,6 +23,12 @@ WALK_PAGE = 10_000
 _ORDER = f"SELECT {', '.join(OrderRow._fields)} FROM orders WHERE order_id = ?"  # noqa: S608 (no outside text)
 
 
+_ORDERS = f"""
+SELECT arrival, {", ".join(OrderRow._fields)} FROM orders
+WHERE arrival < :before AND (:status IS NULL OR status = :status) ORDER BY arrival DESC LIMIT :limit
+"""  # noqa: S608 (no outside text)
+
+
 class Reader:
     """The projection, read-only. Thread-safe."""
 
@@ -48,6 +54,19 @@ class Reader:
         while page := self.order_ids(after, WALK_PAGE):
             yield [order_id for _, order_id in page]
             after = page[-1][0]
+
+    def orders(self, status: str | None, before: int, limit: int) -> list[tuple[int, OrderRow]]:
+        """Give (arrival, order) of the orders that came to be before that arrival, newest first."""
+        rows = self.query(_ORDERS, {"status": status, "before": before, "limit": limit})
+        return [(arrival, OrderRow(*row)) for arrival, *row in rows]
+
+    def version(self) -> object:
+        """Give a value that is another one once another process has committed, or the file was replaced.
+
+        Only two of the same thread can be compared.
+        """
+        ((version,),) = self.query("PRAGMA data_version")
+        return (self._local.file, version)
 
     def check(self) -> None:
         """Make sure that the projection can be read.

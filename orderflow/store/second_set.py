@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: What a rebuild makes anew. The log's epochs are facts, and stay.
-TABLES = ("positions", "history", "skipped_messages", "controls", "orders")
+TABLES = ("positions", "progress", "history", "skipped_messages", "controls", "orders")
 
 PREFIX = "rebuilt_"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from orderflow.store.rows import ControlRow, SkippedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from orderflow.store.reader import Reader
     from orderflow.store.rows import Place, SkipState
@@ -16,6 +18,17 @@ _COLUMNS = ", ".join(SkippedRow._fields)
 
 #: Rows that one query of a walk over many fetches.
 WALK_PAGE = 500
+
+#: So many of a reason are counted where counting must be quick.
+COUNT_MAX = 20_000
+
+_OPEN_COUNTS = """
+SELECT wanted.value, (
+    SELECT count(*) FROM (
+        SELECT 1 FROM skipped_messages AS s WHERE s.state = 'open' AND s.reason = wanted.value LIMIT ?
+    )
+) FROM json_each(?) AS wanted
+"""
 
 
 class Wanted(NamedTuple):
@@ -87,6 +100,11 @@ class Skips:
         condition, parameters = wanted.where()
         sql = f"SELECT reason, count(*) FROM skipped_messages WHERE {condition} GROUP BY reason ORDER BY 2 DESC, 1"  # noqa: S608 (no outside text)
         return dict(self._reader.query(sql, parameters))
+
+    def open_counts(self, reasons: Iterable[str]) -> dict[str, int]:
+        """Count the open ones of each of these reasons, but no further than `COUNT_MAX`: it is quick, however many."""
+        named = msgspec.json.encode(list(reasons)).decode()
+        return dict(self._reader.query(_OPEN_COUNTS, (COUNT_MAX, named)))
 
     def at(self, place: Place) -> SkippedRow | None:
         """Give the skip at a place."""

@@ -32,7 +32,7 @@ class Schema(NamedTuple):
 
 
 #: A projection of another version is rebuilt, not migrated.
-ORDERS = Schema("orders.sql", 2, "run `orderflow rebuild --from-scratch`: the projection is built anew from the topic")
+ORDERS = Schema("orders.sql", 3, "run `orderflow rebuild --from-scratch`: the projection is built anew from the topic")
 
 #: What is in this file is true nowhere else: it is never moved away.
 OUTBOX = Schema("outbox.sql", 2, "run the orderflow that wrote it, and keep the file: events wait in it", migrates=True)
@@ -198,13 +198,18 @@ def is_damage(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Tell whether a statement was interrupted, as by `interrupted_after`."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+
+
 def look_for_damage(connection: Connection, at_most_s: float) -> str | None:
     """Say what SQLite finds wrong with the file, as far as it gets in that time; None where it finds nothing."""
     try:
         with interrupted_after(connection, at_most_s):
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+        if not is_interrupt(error):
             raise
         return None
     return None if found == "ok" else " ".join(found.split())

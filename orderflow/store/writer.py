@@ -6,7 +6,6 @@ it are never apart.
 
 from __future__ import annotations
 
-import time
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from orderflow.clock import now_ms
 from orderflow.store.places import Places, current_epoch, positions
 from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, PositionRow, SkippedRow
 from orderflow.store.second_set import remove_leftovers
@@ -56,7 +56,7 @@ class Writer:
         with immediate(self._connection):
             self._connection.execute(
                 "INSERT INTO log_epochs (epoch, topic, topic_id, opened_at, reason) VALUES (?, ?, ?, ?, ?)",
-                (epoch, topic.name, topic.topic_id, time.time_ns() // 1_000_000, reason),
+                (epoch, topic.name, topic.topic_id, now_ms(), reason),
             )
             self._connection.execute("DELETE FROM positions")
         return epoch
@@ -108,6 +108,9 @@ class Writer:
             if batch.controls:
                 self._write_control(batch)
             self._connection.executemany(_SET_POSITION, batch.positions.values())
+            now = now_ms()
+            reached = [(row.epoch, row.partition, row.next_offset, now) for row in batch.positions.values()]
+            self._connection.executemany(_NOTE_PROGRESS, reached)
         self._bound_wal()
 
     def _write_control(self, batch: Batch) -> None:
@@ -205,6 +208,8 @@ def upsert_sql(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> st
 
 
 _SET_POSITION = insert_sql("positions", PositionRow._fields, verb="INSERT OR REPLACE")
+
+_NOTE_PROGRESS = insert_sql("progress", ("epoch", "partition", "next_offset", "read_at"), verb="INSERT OR IGNORE")
 
 
 def _json(values: object) -> str:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from orderflow import events
 from orderflow.cli import rebuild as command
 from orderflow.cli.main import app as cli
+from orderflow.cli.terminal import tidy_up_when_ended
 from orderflow.projection import Projection, runs
 from orderflow.rebuild.reading import RECORDS_AT_ONCE, _parts, read_into
 from orderflow.records import Record, UnreadableRecord
@@ -355,7 +356,7 @@ def test_a_terminal_that_goes_away_is_as_ctrl_c_unless_it_is_not_to_matter() -> 
     try:
         for how, expected in ((signal.SIG_DFL, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_IGN)):
             signal.signal(signal.SIGHUP, how)
-            command._tidy_up_when_ended()
+            tidy_up_when_ended()
             assert signal.getsignal(signal.SIGHUP) == expected
     finally:
         for number, handler in kept.items():

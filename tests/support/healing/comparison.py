@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: What depends on when a record was applied, and by which process.
 NOT_DETERMINED = ("arrival", "opened_at", "trace")
 
+#: When reading had come how far: that depends on the cuts of batches.
+PROGRESS = "progress"
+
 KEY = ("epoch", "partition", "offset")
 
 
@@ -25,7 +28,8 @@ class Tables:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         with closing(sqlite3.connect(settings.orders_db)) as connection:
             connection.row_factory = sqlite3.Row
-            for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+            for table in (name for (name,) in tables if name != PROGRESS):
                 rows = [
                     {name: row[name] for name in row.keys() if name not in NOT_DETERMINED}  # noqa: SIM118 (a row gives values)
                     for row in connection.execute(f"SELECT * FROM {table}")

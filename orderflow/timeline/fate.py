@@ -1,0 +1,68 @@
+"""Whether an event was applied: the question of who waits for it. It is asked often, so it finds no more than that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from orderflow.store.reader import Reader
+
+#: An event of an order: order id, event id.
+EventName = tuple[str, str]
+
+
+class Fate(NamedTuple):
+    """What became of an event that the consumer has read; ``reason`` and ``detail`` say why it was skipped."""
+
+    word: Literal["applied", "skipped"]
+    reason: str | None = None
+    detail: str | None = None
+
+
+APPLIED = Fate("applied")
+
+
+class Fates:
+    """The question, to the projection. Thread-safe."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def of(self, names: Collection[EventName]) -> dict[EventName, Fate]:
+        """Tell what became of those events that were read.
+
+        Raises:
+            StoreUnavailable: the projection cannot be read.
+
+        """
+        asked = msgspec.json.encode(list(names)).decode()
+        fates: dict[EventName, Fate] = {}
+        for order_id, event_id, outcome, state, reason, detail in self._reader.query(_FATES, (asked,)):
+            name = (order_id, event_id)
+            if outcome == "applied" or state == "repaired":
+                fates[name] = APPLIED
+            elif outcome != "duplicate":  # A copy tells nothing: the first one's fate is its own.
+                fates.setdefault(name, Fate("skipped", reason, detail))
+        return fates
+
+
+#: What lies in no order's history, and what does not decode, is told by the skip alone.
+_FATES = """
+WITH asked AS (
+    SELECT json_extract(value, '$[0]') AS order_id, json_extract(value, '$[1]') AS event_id FROM json_each(?)
+)
+SELECT h.order_id, h.event_id, h.outcome, s.state, s.reason, s.detail
+FROM asked JOIN history AS h ON h.order_id = asked.order_id AND h.event_id = asked.event_id
+LEFT JOIN skipped_messages AS s ON (s.epoch, s.partition, s.offset) = (h.epoch, h.partition, h.offset)
+UNION ALL
+SELECT s.order_id, s.event_id, NULL, s.state, s.reason, s.detail
+FROM asked JOIN skipped_messages AS s ON s.event_id = asked.event_id AND s.order_id = asked.order_id
+WHERE NOT EXISTS (
+    SELECT 1 FROM history AS h
+    WHERE (h.epoch, h.partition, h.offset) = (s.epoch, s.partition, s.offset) AND h.order_id IS NOT NULL
+)
+"""
