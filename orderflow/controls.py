@@ -16,6 +16,7 @@ from msgspec import Meta
 from orderflow.errors import InvalidEvent
 from orderflow.events import Event, EventId, Moment, SkipReason, decode_text, text_of, type_of
 from orderflow.orders import JSON_ENCODER
+from orderflow.shapes import RawEvent  # noqa: TC001 (msgspec reads the annotations at run time)
 
 #: UUIDv5 namespace of the ids of controls: the same wish is the same control.
 CONTROL_IDS = uuid.UUID("0c5d3f4e-8a37-5d0b-9f6c-2f1f4f0f6b52")
@@ -46,7 +47,7 @@ class Repaired(_Control, frozen=True, kw_only=True, tag="message.repaired"):
     """The mended event stands at the place of the named record. ``event`` is one whole event, as on the wire."""
 
     if_last: Offset
-    event: msgspec.Raw
+    event: RawEvent
 
     def mended(self) -> Event:
         """Decode the mended event.

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
+
+from orderflow.shapes import CurrencyWord, RawAmount, RawItems, StatusWord, Time
 
 if TYPE_CHECKING:
     from orderflow.store.rows import OrderRow
 
 
-def shown(order: OrderRow) -> dict[str, Any]:
+class OrderShown(TypedDict):
+    """An order as it is applied. `shippingCost` is the consumer's."""
+
+    orderId: str
+    customerId: str
+    orderDate: Time
+    items: RawItems
+    totalAmount: RawAmount
+    shippingCost: RawAmount
+    currency: CurrencyWord
+    status: StatusWord
+
+
+def shown(order: OrderRow) -> OrderShown:
     """Give an order's members. Amounts go out as they are: two places."""
     return {
         "orderId": order.order_id,

@@ -112,6 +112,8 @@ OrderId = Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
 CustomerId = Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
 ItemId = Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
 Quantity = Annotated[int, Meta(ge=1, le=10_000)]
+#: The range is checked where an item is made.
+Price = Annotated[Money, Meta(extra_json_schema={"minimum": 0.01, "maximum": int(PRICE_MAX)})]
 
 
 class Item(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -119,7 +121,7 @@ class Item(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
     item_id: ItemId
     quantity: Quantity
-    price: Money
+    price: Price
 
     def __post_init__(self) -> None:
         if not 0 < self.price <= PRICE_MAX:

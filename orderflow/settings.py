@@ -60,7 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cart_port: Port = 5000
     order_port: Port = 5001
     cart_threads: Annotated[int, Meta(ge=4, le=2_048)] = 320
-    order_threads: Annotated[int, Meta(ge=2, le=512)] = 8
+    order_threads: Annotated[int, Meta(ge=8, le=512)] = 64
+    order_look_s: Annotated[float, Meta(gt=0, le=1)] = 0.005
     order_cpu: Annotated[int, Meta(ge=-1, le=4095)] = 1
     http_backpressure: Annotated[int, Meta(ge=8, le=10_000)] = 512
     http_body_limit_bytes: Annotated[int, Meta(ge=1024, le=10_485_760)] = 65_536

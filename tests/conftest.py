@@ -15,6 +15,7 @@ import pytest
 
 from orderflow.client import Client
 from orderflow.stack import Stack
+from orderflow.wsgi.calling import Call
 from tests.support.broker import Broker
 from tests.support.stacks import running, take_down
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     Figures = Callable[..., None]
 
 FIGURES = "figures"
+
+#: In a test's own process a route that answers what it does not declare fails.
+Call.strict = True
 
 
 @pytest.fixture(scope="session")

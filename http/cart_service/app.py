@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+from itertools import product
 from multiprocessing.util import Finalize
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import bottle
 
+from cart_service.answers import CreatePublished, CreateSpooled, OrderUpdate, UpdatePublished, UpdateSpooled
 from cart_service.kafka_watch import KafkaWatch
 from cart_service.outbox_view import OutboxView
 from cart_service.outbox_watch import OutboxWatch
-from cart_service.requests import FirstMoments, parse_create, parse_update
+from cart_service.requests import CreateBody, CreateOrder, FirstMoments, UpdateBody, UpdateOrder, changed, created
 from orderflow import events
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import Producer
 from orderflow.envelope import CART_SERVICE, event_message
 from orderflow.errors import NotAccepted, Rejected, StoreError
-from orderflow.events import Event, OrderCreated
-from orderflow.messages import Published, Refused, Spooled, Unknown
-from orderflow.orders import JSON_ENCODER
+from orderflow.messages import Outcome, Published, Refused, Spooled, Unknown
+from orderflow.orders import JSON_ENCODER, Order
 from orderflow.publishing.publisher import Publisher
 from orderflow.publishing.spool import Spool
 from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_desk import OutboxDesk
-from orderflow.wsgi.guards import BodyReader
-from orderflow.wsgi.problems import Problem
-from orderflow.wsgi.service import RETRY_AFTER, Service
+from orderflow.wsgi.problems import RETRY_AFTER, Kind, Problem
+from orderflow.wsgi.routes import Link, Route
+from orderflow.wsgi.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from cart_service import answers
+    from orderflow.events import Event
     from orderflow.settings import Settings
 
 PROGRAM = "cart-service"
+
+#: What may come of a write, in the word of its answer.
+OUTCOMES = tuple(kind.__name__.lower() for kind in get_args(Outcome))
+
+#: What a write may be answered with besides the truth of its event.
+OF_A_WRITE = (
+    Kind.INVALID_IDEMPOTENCY_KEY,
+    Kind.KAFKA_UNAVAILABLE,
+    Kind.OUTBOX_UNAVAILABLE,
+    Kind.NOT_ACCEPTED,
+    Kind.EVENT_REJECTED,
+    Kind.OUTCOME_UNKNOWN,
+)
 
 
 def make_app(settings: Settings) -> Service:
@@ -65,52 +79,82 @@ class Parts(NamedTuple):
 
 def make_service(settings: Settings, parts: Parts) -> Service:
     """Tie the routes to the parts."""
-    service = Service(PROGRAM, settings, {"kafka": parts.kafka.check, "outbox": parts.outbox_watch.check})
-    cart = Cart(settings, parts, service)
+    checks = {"kafka": parts.kafka.check, "outbox": parts.outbox_watch.check}
+    at_once = settings.cart_threads - settings.publish_waiting_max - 8
+    service = Service(PROGRAM, settings, checks, bodies_at_once=at_once)
+    cart = Cart(parts, service)
     view = OutboxView(settings, parts.outbox_watch.outbox, OutboxDesk(settings))
-    service.router.post("/create-order", callback=service.handler(cart.create_order))
-    service.router.put("/update-order", callback=service.handler(cart.update_order))
-    service.router.get("/outbox", callback=service.handler(view.show))
+    for route in (*cart.routes(), *view.routes()):
+        service.add(route)
     gauge = service.metrics.gauge
     gauge("orderflow_breaker_state", "1 for the breaker's state.", ("state",), parts.outbox_watch.breaker)
     gauge("orderflow_outbox_events", "Events that wait for Kafka, or are held.", ("state",), parts.outbox_watch.events)
     gauge("orderflow_outbox_bytes", "What those events take.", (), parts.outbox_watch.undelivered_bytes)
+    gauge("orderflow_outbox_oldest_age_seconds", "How long the oldest waits.", (), parts.outbox_watch.oldest_age_s)
+    retries = parts.outbox_watch.retries
+    service.metrics.counted("orderflow_publish_retries_total", "Groups of events that were sent again.", (), retries)
     return service
 
 
 class Cart:
     """The handlers."""
 
-    def __init__(self, settings: Settings, parts: Parts, service: Service) -> None:
+    def __init__(self, parts: Parts, service: Service) -> None:
         self._publisher = parts.publisher
         self._kafka = parts.kafka
         self._alerts = parts.alerts
         self._moments = FirstMoments()
-        # A caller that sends its body slowly holds a thread: some are left for those at work, and for probes.
-        at_once = settings.cart_threads - settings.publish_waiting_max - 8
-        self._bodies = BodyReader(settings.http_body_limit_bytes, max(1, at_once))
         self._outcomes = service.metrics.counter(
             "orderflow_events_published_total", "Events by what came of publishing them.", ("type", "outcome")
         )
+        self._outcomes.begin(product(events.TYPES.values(), OUTCOMES))
 
-    def create_order(self) -> bytes:
+    def routes(self) -> tuple[Route, Route]:
+        """Declare the routes."""
+        update = Link("updateOrder", body={"orderId": "$response.body#/order/orderId", "status": "shipped"})
+        outbox = Link("outbox", description="Where it waits, if it was spooled.")
+        return (
+            Route(
+                method="POST",
+                path="/create-order",
+                handler=self.create_order,
+                name="createOrder",
+                tag="orders",
+                summary="Create an order",
+                description="Either `itemsNum`, and the service makes up a cart of that many items, or `items`.",
+                body=CreateBody,
+                answers={201: CreatePublished, 202: CreateSpooled},
+                problems=OF_A_WRITE,
+                idempotent=True,
+                links=(update, outbox),
+            ),
+            Route(
+                method="PUT",
+                path="/update-order",
+                handler=self.update_order,
+                name="updateOrder",
+                tag="orders",
+                summary="Set an order's status",
+                description="Any status may follow any other. Whether there is such an order is not known here.",
+                body=UpdateBody,
+                answers={200: UpdatePublished, 202: UpdateSpooled},
+                problems=OF_A_WRITE,
+                idempotent=True,
+                links=(update, outbox),
+            ),
+        )
+
+    def create_order(self, body: CreateOrder) -> bytes:
         """Answer ``POST /create-order``."""
-        event = self._parse(lambda body, key: parse_create(body, key, self._moments))
-        assert isinstance(event, OrderCreated)  # noqa: S101 (what parse_create gives)
+        event = created(body, _key(), self._moments)
         return self._publish(event, event.order, 201)
 
-    def update_order(self) -> bytes:
+    def update_order(self, body: UpdateOrder) -> bytes:
         """Answer ``PUT /update-order``."""
-        event = self._parse(parse_update)
-        assert not isinstance(event, OrderCreated)  # noqa: S101 (what parse_update gives)
+        event = changed(body, _key())
         return self._publish(event, {"orderId": event.order_id, "status": event.status}, 200)
 
-    def _parse(self, parse: Callable[[bytes, str | None], Event]) -> Event:
-        environ = bottle.request.environ
-        body = self._bodies.read(environ)
-        return parse(body, environ.get("HTTP_IDEMPOTENCY_KEY"))
-
-    def _publish(self, event: Event, order: object, created: int) -> bytes:
+    def _publish(self, event: Event, order: Order | OrderUpdate, created: int) -> bytes:
         environ = bottle.request.environ
         refusal = self._kafka.refusal()
         message = event_message(event, environ["orderflow.trace"], CART_SERVICE)
@@ -118,18 +162,30 @@ class Cart:
         word = type(outcome).__name__.lower()
         self._outcomes[events.TYPES[type(event)], word].inc()
         environ["orderflow.log"] = {"order_id": event.order_id, "event_id": event.event_id, "outcome": word}
-        answer: dict[str, Any] = {"order": order, "eventId": event.event_id, "outcome": word}
+        event_id = str(event.event_id)
+        answer: answers.Published[Order | OrderUpdate] | answers.Spooled[Order | OrderUpdate]
         if isinstance(outcome, Published):
             bottle.response.status = created
-            answer |= {"partition": outcome.partition, "offset": outcome.offset}
+            answer = {
+                "order": order,
+                "eventId": event_id,
+                "outcome": "published",
+                "partition": outcome.partition,
+                "offset": outcome.offset,
+            }
         elif isinstance(outcome, Spooled):
             bottle.response.status = 202
-            answer["ahead"] = outcome.ahead
+            answer = {"order": order, "eventId": event_id, "outcome": "spooled", "ahead": outcome.ahead}
         else:
             if isinstance(outcome.error, Rejected):
-                self._alerts.open(Cause.EVENT_REJECTED, f"Event {event.event_id}: {outcome.error}", 1)
+                self._alerts.open(Cause.EVENT_REJECTED, f"Event {event_id}: {outcome.error}", 1)
             raise _problem(event, outcome)
         return JSON_ENCODER.encode(answer)
+
+
+def _key() -> str | None:
+    key: str | None = bottle.request.environ.get("HTTP_IDEMPOTENCY_KEY")
+    return key
 
 
 def _problem(event: Event, outcome: Refused | Unknown) -> Problem:
@@ -141,13 +197,13 @@ def _problem(event: Event, outcome: Refused | Unknown) -> Problem:
             "The event was sent and Kafka did not acknowledge it: it may be on the topic. "
             f"A retry with the same Idempotency-Key is safe. {error}"
         )
-        return Problem(503, "outcome-unknown", detail, RETRY_AFTER, **members)
+        return Problem(Kind.OUTCOME_UNKNOWN, detail, RETRY_AFTER, **members)
     if isinstance(error, Rejected):
         detail = f"Kafka refuses this event, and will refuse it again; it was not published. {error}"
-        return Problem(503, "event-rejected", detail, **members)
+        return Problem(Kind.EVENT_REJECTED, detail, **members)
     detail = f"The event was not taken, and nothing is published for this request; send it again later. {error}"
     if isinstance(error, NotAccepted):
-        return Problem(503, "not-accepted", detail, RETRY_AFTER, **members)
+        return Problem(Kind.NOT_ACCEPTED, detail, RETRY_AFTER, **members)
     if isinstance(error, StoreError):
-        return Problem(503, "outbox-unavailable", detail, RETRY_AFTER, **members)
-    return Problem(503, "kafka-unavailable", detail, RETRY_AFTER, **members)
+        return Problem(Kind.OUTBOX_UNAVAILABLE, detail, RETRY_AFTER, **members)
+    return Problem(Kind.KAFKA_UNAVAILABLE, detail, RETRY_AFTER, **members)

@@ -23,11 +23,9 @@ from orderflow.orders import (
     Order,
     OrderId,
     Status,
-    from_json,
     money_from_cents,
     total,
 )
-from orderflow.wsgi.guards import decode_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +63,20 @@ class UpdateOrder(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
     status: Status
 
 
-_create = msgspec.json.Decoder(CreateOrder, dec_hook=from_json)
-_update = msgspec.json.Decoder(UpdateOrder, dec_hook=from_json)
+#: JSON Schema has no word for "one of the two": of a pair, one is there and not null.
+CreateBody = Annotated[
+    CreateOrder,
+    Meta(
+        extra_json_schema={
+            "oneOf": [
+                {"required": ["itemsNum"], "properties": {"itemsNum": {"type": "integer"}, "items": {"type": "null"}}},
+                {"required": ["items"], "properties": {"items": {"type": "array"}, "itemsNum": {"type": "null"}}},
+            ]
+        },
+        examples=[{"orderId": "ord-1", "itemsNum": 2}],
+    ),
+]
+UpdateBody = Annotated[UpdateOrder, Meta(examples=[{"orderId": "ord-1", "status": "shipped"}])]
 
 
 class FirstMoments:
@@ -89,14 +99,13 @@ class FirstMoments:
             return moment
 
 
-def parse_create(body: bytes, idempotency_key: str | None, moments: FirstMoments) -> OrderCreated:
-    """Read a create's body into the event it asks for.
+def created(request: CreateOrder, idempotency_key: str | None, moments: FirstMoments) -> OrderCreated:
+    """Make the event that a create asks for.
 
     Raises:
         InvalidBody: the body or the key is not valid.
 
     """
-    request = decode_body(body, CreateOrder, _create)
     if (request.items is None) == (request.items_num is None):
         problem = "give either itemsNum or items"
         raise InvalidBody(
@@ -119,14 +128,13 @@ def parse_create(body: bytes, idempotency_key: str | None, moments: FirstMoments
     return OrderCreated(order_id=order.order_id, event_id=event_id, occurred_at=order.order_date, order=order)
 
 
-def parse_update(body: bytes, idempotency_key: str | None) -> StatusChanged:
-    """Read an update's body into the event it asks for.
+def changed(request: UpdateOrder, idempotency_key: str | None) -> StatusChanged:
+    """Make the event that an update asks for.
 
     Raises:
-        InvalidBody: the body or the key is not valid.
+        InvalidBody: the key is not valid.
 
     """
-    request = decode_body(body, UpdateOrder, _update)
     event_id = _event_id("update-order", idempotency_key, request)
     return StatusChanged(order_id=request.order_id, event_id=event_id, occurred_at=now(), status=request.status)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import bottle
 import msgspec
+from msgspec import Meta
 
+from order_service.answers import AlertList, OneAlert
 from orderflow.alerts import Cause
 from orderflow.alerts.shown import Acknowledgement, acknowledge, shown
 from orderflow.store.alerts import Alerts
-from orderflow.wsgi import parameters
-from orderflow.wsgi.guards import BodyReader, decode_body, require_token
-from orderflow.wsgi.problems import Problem
+from orderflow.wsgi.parameters import NUMBER_MAX, Before, Limit, point_to_next
+from orderflow.wsgi.problems import Kind, Problem
+from orderflow.wsgi.routes import Link, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,41 +25,78 @@ if TYPE_CHECKING:
 ID_DIGITS = 18
 
 _encoder = msgspec.json.Encoder()
-_acknowledgement = msgspec.json.Decoder(Acknowledgement)
+
+
+class AlertsQuery(msgspec.Struct, frozen=True):
+    """The parameters of ``GET /alerts``."""
+
+    state: Literal["open", "all"] = "open"
+    limit: Limit = 100
+    cursor: Before = NUMBER_MAX
+
+
+class AlertNamed(msgspec.Struct, frozen=True):
+    """The parameter of ``POST /alerts/<id>/acknowledge``."""
+
+    id: Annotated[str, Meta(description="The alert's `id`.")]
 
 
 class AlertDesk:
     """The handlers."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         self._alerts = Alerts(settings)
-        self._bodies = BodyReader(settings.http_body_limit_bytes, max(1, settings.order_threads // 2))
 
-    def list(self) -> bytes:
-        """Answer ``GET /alerts[?state=][&limit=&cursor=]``, newest first."""
-        state = parameters.choice("state", "open", ("open", "all"))
-        limit = parameters.number("limit", 100, 1, 1_000)
-        cursor = parameters.number("cursor", 2**63 - 1, 1, 2**63 - 1)
-        rows = self._alerts.rows(open_only=state == "open", limit=limit, before_id=cursor)
-        if len(rows) == limit:
-            parameters.point_to_next("/alerts", state=state, limit=limit, cursor=rows[-1].id)
-        return _encoder.encode({"alerts": [shown(row) for row in rows]})
+    def routes(self) -> tuple[Route, ...]:
+        """Declare the routes."""
+        return (
+            Route(
+                path="/alerts",
+                handler=self.list,
+                name="alerts",
+                tag="alerts",
+                summary="What needs a person, newest first",
+                parameters=AlertsQuery,
+                answers={200: AlertList},
+                problems=(Kind.STORE_UNAVAILABLE,),
+                links=(Link("acknowledgeAlert", {"id": "$response.body#/alerts/0/id"}, {"author": "kim"}),),
+            ),
+            Route(
+                method="POST",
+                path="/alerts/<id>/acknowledge",
+                handler=self.acknowledge,
+                name="acknowledgeAlert",
+                tag="alerts",
+                summary="Say who looks after an alert",
+                description="One of something that happened is closed by it.",
+                parameters=AlertNamed,
+                body=Acknowledgement,
+                answers={200: OneAlert},
+                problems=(Kind.UNKNOWN_ALERT, Kind.ALERT_RESOLVED, Kind.STORE_UNAVAILABLE),
+                operator=True,
+            ),
+        )
 
-    def acknowledge(self) -> bytes:
+    def list(self, query: AlertsQuery) -> bytes:
+        """Answer ``GET /alerts``, newest first."""
+        rows = self._alerts.rows(open_only=query.state == "open", limit=query.limit, before_id=query.cursor)
+        if len(rows) == query.limit:
+            point_to_next("/alerts", state=query.state, limit=query.limit, cursor=rows[-1].id)
+        answer: AlertList = {"alerts": [shown(row) for row in rows]}
+        return _encoder.encode(answer)
+
+    def acknowledge(self, named: AlertNamed, said: Acknowledgement) -> bytes:
         """Answer ``POST /alerts/<id>/acknowledge``."""
-        environ = bottle.request.environ
-        require_token(self._settings, environ.get("HTTP_AUTHORIZATION"))
-        said = decode_body(self._bodies.read(environ), Acknowledgement, _acknowledgement)
-        given: str = bottle.request.url_args["id"]
-        environ["orderflow.log"] = {"alert_id": given[:50]}
+        given = named.id
+        bottle.request.environ["orderflow.log"] = {"alert_id": given[:50]}
         known = given.isascii() and given.isdigit() and len(given) <= ID_DIGITS
         row, taken = acknowledge(self._alerts, int(given), said) if known else (None, False)
         if row is None:
-            raise Problem(404, "unknown-alert", f"There is no alert {given[:50]!r}; GET /alerts lists those there are.")
+            raise Problem(Kind.UNKNOWN_ALERT, f"There is no alert {given[:50]!r}; GET /alerts lists those there are.")
         if not taken:
-            raise Problem(409, "alert-resolved", f"Alert {row.id} is resolved: {row.resolution}")
-        return _encoder.encode({"alert": shown(row)})
+            raise Problem(Kind.ALERT_RESOLVED, f"Alert {row.id} is resolved: {row.resolution}")
+        answer: OneAlert = {"alert": shown(row)}
+        return _encoder.encode(answer)
 
     def open_now(self) -> Mapping[tuple[str, ...], float]:
         """Tell for ``/metrics`` which alerts are open, by cause and severity."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +10,7 @@ from msgspec import Meta
 from orderflow.alerts.causes import facts_of
 from orderflow.clock import moment
 from orderflow.orders import PRINTABLE
+from orderflow.shapes import Time
 
 if TYPE_CHECKING:
     from orderflow.store.alerts import AlertRow, Alerts
@@ -35,7 +36,28 @@ def acknowledge(alerts: Alerts, alert_id: int, said: Acknowledgement) -> tuple[A
     return taken or alerts.get(alert_id), taken is not None
 
 
-def shown(row: AlertRow) -> dict[str, Any]:
+class AlertShown(TypedDict):
+    """An alert; what is not there yet is null. A later version may know more causes."""
+
+    id: int
+    cause: str
+    severity: str
+    title: str
+    detail: str
+    program: str
+    affected: int
+    openedAt: Time | None
+    updatedAt: Time | None
+    acknowledgedAt: Time | None
+    acknowledgedBy: str | None
+    note: str | None
+    resolvedAt: Time | None
+    resolution: str | None
+    durationS: float | None
+    runbook: tuple[str, ...]
+
+
+def shown(row: AlertRow) -> AlertShown:
     """Give an alert with its title and its runbook."""
     facts = facts_of(row.cause)
     return {

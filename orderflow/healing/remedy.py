@@ -55,7 +55,7 @@ def remedy(snapshot: Connection, skip: SkippedRow, wish: Wish, context: Context)
 
     Raises:
         HealingRefused: it cannot be done as things are.
-        InvalidMending: the mended event, or the payload as it was, cannot take the place.
+        InvalidMending: the mended event is no event.
 
     """
     found = Places(snapshot).skip_at(skip.place)
@@ -107,7 +107,7 @@ class _Maker:
             )
         text, event = self._payload(wish)
         if event.order_id != skip.order_id:
-            raise InvalidMending(
+            raise HealingRefused(
                 "wrong-order", f"The event is of the order {event.order_id!r}, and the place is {skip.order_id!r}'s."
             )
         last = self._seen(wish, event.order_id)
@@ -138,7 +138,7 @@ class _Maker:
         """Refuse what would be a skip again, or is no remedy for this one."""
         skip, order_id = self._skip, event.order_id
         if skip.placed and order_id != skip.order_id and not wish.force:
-            raise InvalidMending(
+            raise HealingRefused(
                 "wrong-order",
                 f"The event is of the order {order_id!r}, and the skipped message is {skip.order_id!r}'s.",
             )
@@ -195,13 +195,15 @@ class _Maker:
             elif (row := self._places.history_at(self._skip.place)) is not None:
                 text = row.payload
             elif self._skip.value is None:
-                raise InvalidMending("invalid-event", "The skipped message has no value; give the event.")
+                raise HealingRefused("no-event", "The skipped message has no value; give the event.")
             else:
                 text = events.text_of(self._skip.value)
             return text, events.decode_text(text)
         except InvalidEvent as error:
-            whose = "The mended event" if wish.mended is not None else "The payload as it was"
-            raise InvalidMending("invalid-event", f"{whose} is no event ({error.reason}): {error.detail}") from None
+            why = f"is no event ({error.reason}): {error.detail}"
+            if wish.mended is None:
+                raise HealingRefused("no-event", f"The payload as it was {why} Give the event.") from None
+            raise InvalidMending("invalid-event", f"The mended event {why}") from None
 
     def _control_id(self, *said: object) -> str:
         skip = self._skip

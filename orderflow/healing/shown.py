@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import msgspec
+from msgspec import Meta
 
 from orderflow import order_shown
 from orderflow.clock import moment
 from orderflow.events import SkipReason
-from orderflow.store.rows import place_id
+from orderflow.order_shown import OrderShown
+from orderflow.shapes import RawEvent, Time
+from orderflow.store.outbox_rows import State
+from orderflow.store.rows import SkipState, place_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +24,109 @@ if TYPE_CHECKING:
     from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, SkippedRow
 
 
-def skip_shown(skip: SkippedRow) -> dict[str, Any]:
+#: Why something was skipped.
+Reason = Annotated[str, Meta(extra_json_schema={"enum": [reason.value for reason in SkipReason]})]
+
+
+class SkipShown(TypedDict):
+    """A message that could not be applied; `id` is its place."""
+
+    id: str
+    state: SkipState
+    reason: Reason
+    sentence: str
+    detail: str
+    orderId: str | None
+    eventId: str | None
+    inPlace: bool
+    repairs: int
+    epoch: int
+    partition: int
+    offset: int
+    loggedAt: Time | None
+    traceId: str | None
+
+
+class HeaderShown(TypedDict):
+    """A header of a record."""
+
+    name: str
+    value: str | None
+    valueBase64: str | None
+
+
+class SkipWithPayload(SkipShown):
+    """A skipped message with all that was kept of it. Bytes are given as text, and in base64, which is exact."""
+
+    key: str | None
+    keyBase64: str | None
+    payload: str | None
+    payloadBase64: str | None
+    headers: list[HeaderShown]
+    openedBy: int
+    exception: str | None
+    attempts: int
+    trace: str | None
+
+
+class ControlShown(TypedDict):
+    """A repair or a discard that the consumer has read, and what came of it."""
+
+    eventId: str
+    type: str
+    verdict: str
+    detail: str
+    author: str
+    reason: str | None
+    partition: int
+    offset: int
+    ifLast: int | None
+    successor: str | None
+    event: RawEvent | None
+    loggedAt: Time | None
+    traceId: str | None
+
+
+class UnderWay(TypedDict):
+    """A control that was asked for and not read yet."""
+
+    eventId: str
+    state: State
+    askedAt: Time | None
+
+
+class SkippedMessage(SkipWithPayload):
+    """A skipped message, with all that is known of it."""
+
+    lastOffset: int | None
+    controls: list[ControlShown]
+    underWay: UnderWay | None
+
+
+class VerdictShown(TypedDict):
+    """What the consumer would say of a control."""
+
+    verdict: str
+    detail: str
+
+
+class ChangeShown(TypedDict):
+    """What commands would do to one order."""
+
+    orderId: str | None
+    before: OrderShown | None
+    after: OrderShown | None
+    lastOffset: int | None
+    verdicts: list[VerdictShown]
+    repaired: list[str]
+    heals: list[str]
+    discards: list[str]
+    remains: list[SkipShown]
+    becomesSkipped: list[SkipShown]
+    becomesDuplicate: list[str]
+
+
+def skip_shown(skip: SkippedRow) -> SkipShown:
     """Give a skip without its payload."""
     return {
         "id": place_id(skip.place),
@@ -40,9 +146,10 @@ def skip_shown(skip: SkippedRow) -> dict[str, Any]:
     }
 
 
-def skip_with_payload(skip: SkippedRow) -> dict[str, Any]:
+def skip_with_payload(skip: SkippedRow) -> SkipWithPayload:
     """Give a skip with all that was kept of it. Bytes are given as text, and in base64, which is exact."""
-    return skip_shown(skip) | {
+    return {
+        **skip_shown(skip),
         "key": _text(skip.key),
         "keyBase64": _base64(skip.key),
         "payload": _text(skip.value),
@@ -55,7 +162,7 @@ def skip_with_payload(skip: SkippedRow) -> dict[str, Any]:
     }
 
 
-def control_shown(control: ControlRow) -> dict[str, Any]:
+def control_shown(control: ControlRow) -> ControlShown:
     """Give a control that was read, and what came of it."""
     return {
         "eventId": control.event_id,
@@ -74,12 +181,12 @@ def control_shown(control: ControlRow) -> dict[str, Any]:
     }
 
 
-def under_way_shown(entry: Entry) -> dict[str, Any]:
+def under_way_shown(entry: Entry) -> UnderWay:
     """Give a control that was asked for and not read yet."""
     return {"eventId": entry.event_id, "state": entry.state, "askedAt": moment(entry.spooled_at)}
 
 
-def change_shown(change: Change) -> dict[str, Any]:
+def change_shown(change: Change) -> ChangeShown:
     """Give what commands would do to one order."""
     return {
         "orderId": change.order_id,
@@ -100,11 +207,11 @@ def _ids(rows: Sequence[SkippedRow] | Sequence[HistoryRow]) -> list[str]:
     return [place_id(row.place) for row in rows]
 
 
-def _order(row: OrderRow | None) -> dict[str, Any] | None:
+def _order(row: OrderRow | None) -> OrderShown | None:
     return None if row is None else order_shown.shown(row)
 
 
-def _header(name: str, value: str | None) -> dict[str, str | None]:
+def _header(name: str, value: str | None) -> HeaderShown:
     raw = None if value is None else base64.b64decode(value)
     return {"name": name, "value": _text(raw), "valueBase64": value}
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from orderflow.controls import AUTHOR_MAX, NOTE_MAX, Offset
 from orderflow.orders import PRINTABLE
+from orderflow.shapes import RawEvent  # noqa: TC001 (msgspec reads the annotations at run time)
 
 Author = Annotated[str, Meta(min_length=1, max_length=AUTHOR_MAX, pattern=PRINTABLE)]
 Reason = Annotated[str, Meta(min_length=1, max_length=NOTE_MAX, pattern=PRINTABLE)]
@@ -23,7 +24,7 @@ class Redrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
 
     author: Author
     reason: Reason | None = None
-    event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    event: RawEvent | msgspec.UnsetType = msgspec.UNSET
     if_last: Offset | None = None
     at_end: bool = False
     force: bool = False

@@ -6,7 +6,7 @@ import hmac
 import threading
 from enum import EnumType
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import msgspec
 
@@ -15,24 +15,25 @@ from orderflow.events import text_of
 from orderflow.orders import from_json
 from orderflow.settings import LOOPBACK
 from orderflow.wording import plain, split_path
-from orderflow.wsgi.problems import Problem
+from orderflow.wsgi.problems import RETRY_AFTER, Kind, Problem
 
 if TYPE_CHECKING:
     from orderflow.settings import Settings
 
-T = TypeVar("T")
-
 
 class HostGuard:
-    """Lets requests for known hosts through only: a page on another site cannot reach a service on loopback."""
+    """Lets requests for known hosts through, and no page's but its own.
+
+    What another site shows in a browser cannot reach a service on loopback.
+    """
 
     def __init__(self, settings: Settings) -> None:
         extra = {host.strip().lower() for host in settings.allowed_hosts.split(",") if host.strip()}
         self._allowed = LOOPBACK | extra | {settings.http_host.lower()}
         self._is_allowed = lru_cache(maxsize=256)(self._look_up)
 
-    def check(self, host: str) -> None:
-        """Refuse a foreign ``Host`` header.
+    def check(self, host: str, origin: str | None) -> None:
+        """Refuse a foreign ``Host`` header, and a page's request (``Origin``) to a host that is not its own.
 
         Raises:
             Problem: 403.
@@ -40,9 +41,13 @@ class HostGuard:
         """
         if not self._is_allowed(host):
             raise Problem(
-                403,
-                "foreign-host",
+                Kind.FOREIGN_HOST,
                 f"This service does not answer for the host {host[:100]!r}; see ORDERFLOW_ALLOWED_HOSTS.",
+            )
+
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
+            raise Problem(
+                Kind.FOREIGN_ORIGIN, f"This service does not answer a page of {origin[:100]!r}, only one of its own."
             )
 
     def _look_up(self, host: str) -> bool:
@@ -62,7 +67,7 @@ def require_token(settings: Settings, authorization: str | None) -> None:
     given = (authorization or "").encode()
     if not hmac.compare_digest(given, f"Bearer {settings.token}".encode()):
         challenge = {"WWW-Authenticate": 'Bearer realm="orderflow"'}
-        raise Problem(401, "token-required", "This route asks for the operator's bearer token.", challenge)
+        raise Problem(Kind.TOKEN_REQUIRED, "This route asks for the operator's bearer token.", challenge)
 
 
 class BodyReader:
@@ -84,7 +89,7 @@ class BodyReader:
         with self._lock:
             if self._reading >= self._at_once:
                 detail = "Too many callers are sending their bodies; try again later."
-                raise Problem(503, "too-many-bodies", detail, {"Retry-After": "1"})
+                raise Problem(Kind.TOO_MANY_BODIES, detail, RETRY_AFTER)
             self._reading += 1
         try:
             return _read(environ, self._limit)
@@ -97,35 +102,42 @@ def _read(environ: dict[str, Any], limit: int) -> bytes:
     media_type = environ.get("CONTENT_TYPE", "").split(";", 1)[0].strip().lower()
     if media_type != "application/json":
         raise Problem(
-            415, "json-required", f"The body's Content-Type must be application/json, not {media_type[:100]!r}."
+            Kind.JSON_REQUIRED, f"The body's Content-Type must be application/json, not {media_type[:100]!r}."
         )
     length = environ.get("CONTENT_LENGTH") or "0"
     told = length.isdigit() and int(length) > limit
     body: bytes = b"" if told else environ["wsgi.input"].read(limit + 1)
     if told or len(body) > limit:
-        raise Problem(413, "body-too-large", f"The body is larger than {limit} bytes.")
+        raise Problem(Kind.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
     return body
 
 
-def decode_body(body: bytes, kind: type[T], decoder: msgspec.json.Decoder[T]) -> T:
-    """Decode a request's body.
+class BodyDecoder:
+    """Decodes the JSON body that a type declares."""
 
-    Raises:
-        InvalidBody: it is not valid; ``fields`` names every field that is wrong.
+    def __init__(self, kind: Any) -> None:
+        self._struct: type[msgspec.Struct] = kind.__origin__ if get_origin(kind) is Annotated else kind
+        self._decoder = msgspec.json.Decoder(kind, dec_hook=from_json)
 
-    """
-    try:
-        return decoder.decode(text_of(body))
-    except InvalidEvent as error:
-        raise InvalidBody("malformed-json", error.detail) from None
-    except msgspec.ValidationError as error:
-        fields = _wrong_fields(body, kind)
-        listed = "; ".join(f"{name}: {problem}" for name, problem in fields.items())
-        raise InvalidBody("invalid-body", f"The body is not valid. {listed or plain(str(error))}", fields) from None
-    except msgspec.DecodeError as error:
-        raise InvalidBody("malformed-json", f"The body is not JSON: {error}.") from None
-    except RecursionError:
-        raise InvalidBody("malformed-json", "The body's JSON is nested too deeply.") from None
+    def decode(self, body: bytes) -> Any:
+        """Decode a request's body.
+
+        Raises:
+            InvalidBody: it is not valid; ``fields`` names every field that is wrong.
+
+        """
+        try:
+            return self._decoder.decode(text_of(body))
+        except InvalidEvent as error:
+            raise InvalidBody("malformed-json", error.detail) from None
+        except msgspec.ValidationError as error:
+            fields = _wrong_fields(body, self._struct)
+            listed = "; ".join(f"{name}: {problem}" for name, problem in fields.items())
+            raise InvalidBody("invalid-body", f"The body is not valid. {listed or plain(str(error))}", fields) from None
+        except msgspec.DecodeError as error:
+            raise InvalidBody("malformed-json", f"The body is not JSON: {error}.") from None
+        except RecursionError:
+            raise InvalidBody("malformed-json", "The body's JSON is nested too deeply.") from None
 
 
 def _wrong_fields(body: bytes, kind: type[Any]) -> dict[str, str]:

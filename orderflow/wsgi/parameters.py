@@ -1,62 +1,123 @@
-"""The query's parameters, with an answer that says what is wrong with one."""
+"""A request's parameters: from the query and the path into one struct, with an answer that says what is wrong."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from enum import EnumType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import parse_qsl, quote
 
 import bottle
+import msgspec
+from msgspec import Meta, inspect
 
-from orderflow.wsgi.problems import Problem
+from orderflow.wording import plain
+from orderflow.wsgi.problems import Kind, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
+
+#: The largest number that a row may have.
+NUMBER_MAX = 2**63 - 1
+
+Limit = Annotated[int, Meta(ge=1, le=1_000, description="How many a page has at most.")]
+#: Of a list that begins with the newest.
+Before = Annotated[int, Meta(ge=1, le=NUMBER_MAX, description="From the `Link` header of the page before.")]
+#: Of a list that begins with the oldest.
+After = Annotated[int, Meta(ge=0, le=NUMBER_MAX, description="From the `Link` header of the page before.")]
+
+#: So much of what was given is shown.
+SHOWN_MAX = 50
 
 
-def required(name: str) -> str:
-    """Give a parameter that must be there.
-
-    Raises:
-        Problem: 400.
-
-    """
-    value: str | None = bottle.request.query.getunicode(name)
-    if not value:
-        raise Problem(400, "missing-parameter", f"The parameter {name} is required.", fields={name: "is required"})
-    return value
+class NoParameters(msgspec.Struct, frozen=True):
+    """What a route takes that declares none."""
 
 
-def number(name: str, default: int, least: int, most: int) -> int:
-    """Give a parameter that is a whole number.
+class Decoder:
+    """Reads the parameters that a type declares; what it does not declare, and what is given twice, is refused."""
 
-    Raises:
-        Problem: 400.
+    def __init__(self, kind: type[msgspec.Struct]) -> None:
+        self._kind = kind
+        self._fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
-    """
-    text: str = bottle.request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):  # noqa: PLR2004 (digits of 2^63)
-        _refuse(name, text, f"must be a whole number from {least} to {most}")
-    return int(text)
+    def decode(self, query: str, path: Mapping[str, str]) -> Any:
+        """Give the struct. ``query`` is as WSGI has it, ``path`` what the route's wildcards matched.
+
+        Raises:
+            Problem: 400; ``fields`` names every parameter that is wrong.
+
+        """
+        try:
+            # WSGI hands bytes on as Latin-1.
+            text = query if query.isascii() else query.encode("latin-1").decode()
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict") if text else []
+        except ValueError:
+            raise Problem(Kind.INVALID_PARAMETER, "The query is not text in UTF-8.") from None
+        given = dict(pairs, **path)
+        if len(given) == len(pairs) + len(path) and given.keys() <= self._fields.keys():
+            try:
+                return msgspec.convert(given, self._kind, strict=False)
+            except msgspec.ValidationError:
+                pass
+        raise self._refusal(given, [name for name, _ in pairs] + list(path))
+
+    def _refusal(self, given: Mapping[str, str], names: list[str]) -> Problem:
+        missing: dict[str, str] = {}
+        wrong: dict[str, str] = {}
+        said: list[str] = []
+        for name, field in self._fields.items():
+            if not given.get(name) and field.required:
+                missing[name] = "is required"
+                said.append(f"The parameter {name} is required.")
+            elif name in given and (problem := _problem(given[name], field)):
+                wrong[name] = problem
+                said.append(f"The parameter {name} {problem}, not {given[name][:SHOWN_MAX]!r}.")
+        for name in given:
+            shown = name[:SHOWN_MAX]
+            if name not in self._fields:
+                wrong[shown] = "is not a parameter of this route"
+            elif names.count(name) > 1:
+                wrong[shown] = "is given more than once"
+            else:
+                continue
+            said.append(f"The parameter {shown!r} {wrong[shown]}.")
+        return Problem(
+            Kind.MISSING_PARAMETER if missing else Kind.INVALID_PARAMETER, " ".join(said), fields=missing | wrong
+        )
 
 
-def choice(name: str, default: str, choices: Collection[str]) -> str:
-    """Give a parameter that is one of a closed set.
+def _problem(text: str, field: msgspec.structs.FieldInfo) -> str | None:
+    """Say what a value must be, where it is not."""
+    try:
+        msgspec.convert(text, field.type, strict=False)
+    except msgspec.ValidationError as error:
+        return f"must be {_expected(field.type) or plain(str(error)).removeprefix('Expected ')}"
+    return None
 
-    Raises:
-        Problem: 400.
 
-    """
-    text: str = bottle.request.query.get(name, default)
-    if text not in choices:
-        _refuse(name, text, f"must be one of {', '.join(choices)}")
-    return text
+def _expected(kind: Any) -> str:
+    """Say in words what values a type has; empty where there are no words for it."""
+    if words := _words(kind):
+        return f"one of {', '.join(words)}"
+    match inspect.type_info(kind):
+        case inspect.Metadata(type=inspect.IntType() as number) | (inspect.IntType() as number):
+            return f"a whole number from {number.ge} to {number.le}"
+        case inspect.Metadata(type=inspect.FloatType() as number) | (inspect.FloatType() as number):
+            return f"a number from {number.ge} to {number.le}"
+    return ""
+
+
+def _words(kind: Any) -> list[str]:
+    """Give the words of a closed set, in the sequence in which they are declared."""
+    if isinstance(kind, EnumType):
+        return [str(word) for word in list[object](kind)]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [word for inner in get_args(kind) for word in _words(inner)]
 
 
 def point_to_next(path: str, **query: object) -> None:
-    """Give the answer a ``Link`` to its next page. What is in the query was checked, so nothing needs quoting."""
-    target = "&".join(f"{name}={value}" for name, value in query.items())
+    """Give the answer a ``Link`` to its next page; what is None or unset is left out."""
+    given = {name: value for name, value in query.items() if value is not None and value is not msgspec.UNSET}
+    target = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in given.items())
     bottle.response.set_header("Link", f'<{path}?{target}>; rel="next"')
-
-
-def _refuse(name: str, text: str, problem: str) -> NoReturn:
-    detail = f"The parameter {name} {problem}, not {text[:50]!r}."
-    raise Problem(400, "invalid-parameter", detail, fields={name: problem})

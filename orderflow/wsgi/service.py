@@ -6,21 +6,23 @@ Bottle finds the route and calls the handler. Everything around that is done her
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import bottle
 import msgspec
 import structlog
 
 from orderflow import tracing
-from orderflow.errors import InvalidBody, StoreError
 from orderflow.logs import begin_trace
-from orderflow.wsgi import problems
+from orderflow.wsgi import openapi, problems
+from orderflow.wsgi.calling import Call
 from orderflow.wsgi.draining import is_draining
-from orderflow.wsgi.guards import HostGuard
+from orderflow.wsgi.guards import BodyReader, HostGuard
 from orderflow.wsgi.metrics import Metrics
 from orderflow.wsgi.problems import Problem
+from orderflow.wsgi.routes import Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,12 +31,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-JSON = "application/json"
 UNMATCHED = "(none)"
 
-#: How long a client should wait before it asks again.
-RETRY_AFTER = {"Retry-After": "1"}
-
+#: Asked again and again by machines: without a log line each.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -42,27 +41,44 @@ class NotReady(Exception):
     """What a readiness check raises when the service cannot do its work."""
 
 
-#: What a handler gives: the body at once, or piece by piece.
-Body = bytes | Iterator[bytes]
-
 #: A check tells whether something is as it should be, and says so in a sentence; or raises `NotReady`.
 Check = Callable[[], tuple[bool, str]]
+
+
+class Alive(TypedDict):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class Readiness(TypedDict):
+    """Whether the service can do its work, and what each of its checks says."""
+
+    status: Literal["ready", "degraded", "unready", "draining"]
+    checks: dict[str, str]
 
 
 class Service:
     """A WSGI application."""
 
-    def __init__(self, name: str, settings: Settings, checks: dict[str, Check]) -> None:
+    def __init__(self, name: str, settings: Settings, checks: dict[str, Check], *, bodies_at_once: int = 1) -> None:
         self.name = name
         self.settings = settings
         self.metrics = Metrics()
         self.router = bottle.Bottle()
+        self.routes: list[Route] = []
         self._checks = checks
         self._hosts = HostGuard(settings)
+        # A caller that sends its body slowly holds a thread: some are left for those at work, and for probes.
+        self._bodies = BodyReader(settings.http_body_limit_bytes, max(1, bodies_at_once))
         self.router.default_error_handler = self._error_of_bottle
-        self.router.get("/healthz", callback=self._healthz)
-        self.router.get("/readyz", callback=self._readyz)
-        self.router.get("/metrics", callback=self._metrics)
+        for route in self._probes():
+            self.add(route)
+
+    def add(self, route: Route) -> None:
+        """Take requests for a route."""
+        self.routes.append(route)
+        self.router.route(route.path, route.method, Call(route, self.settings, self._bodies))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
@@ -77,7 +93,7 @@ class Service:
 
     def _answer(self, environ: dict[str, Any], answer: _Answer) -> Iterable[bytes]:
         try:
-            self._hosts.check(environ.get("HTTP_HOST", ""))
+            self._hosts.check(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN"))
         except Problem as problem:
             body = problem.body()
             phrase = f"{problem.status} {bottle.HTTP_CODES[problem.status]}"
@@ -100,27 +116,6 @@ class Service:
                 **environ.get("orderflow.log", {}),
             )
 
-    # Handlers.
-
-    def handler(self, call: Callable[[], Body]) -> Callable[[], Body | bottle.HTTPResponse]:
-        """Make a route's callback of a function that returns the body or raises."""
-
-        def callback(**_: str) -> Body | bottle.HTTPResponse:  # a handler takes the path's parts from the request
-            bottle.response.content_type = JSON
-            try:
-                return call()
-            except Problem as found:
-                problem = found
-            except InvalidBody as error:
-                problem = Problem(400, error.reason, error.detail, fields=error.fields or None)
-            except StoreError as error:
-                problem = Problem(503, "store-unavailable", f"{error}.", RETRY_AFTER)
-            bottle.request.environ.setdefault("orderflow.log", {})["problem"] = problem.kind
-            headers = {"Content-Type": problems.MEDIA_TYPE, **problem.headers}
-            return bottle.HTTPResponse(problem.body(), problem.status, headers)
-
-        return callback
-
     def _error_of_bottle(self, error: bottle.HTTPError) -> bytes:
         """Answer what Bottle itself found: no such route or method, a path it cannot decode, a handler that crashed."""
         status = error.status_code
@@ -137,23 +132,62 @@ class Service:
 
     # Probes: they build nothing and wait for nothing.
 
+    def _probes(self) -> tuple[Route, ...]:
+        return (
+            Route(
+                path="/healthz",
+                handler=self._healthz,
+                name="healthz",
+                tag="probes",
+                summary="Whether the process answers",
+                answers={200: Alive},
+            ),
+            Route(
+                path="/readyz",
+                handler=self._readyz,
+                name="readyz",
+                tag="probes",
+                summary="Whether the service can do its work",
+                answers={200: Readiness, 503: Readiness},
+            ),
+            Route(
+                path="/metrics",
+                handler=self._metrics,
+                name="metrics",
+                tag="probes",
+                summary="Metrics for Prometheus",
+                answers={200: self.metrics.content_type},
+            ),
+            Route(
+                path="/openapi.json",
+                handler=self._openapi,
+                name="openapi",
+                tag="probes",
+                summary="This description",
+                answers={200: dict[str, Any]},
+            ),
+        )
+
     def _healthz(self) -> bytes:
-        bottle.response.content_type = JSON
         return b'{"status":"alive"}'
 
     def _readyz(self) -> bytes:
-        status, says = "ready", {}
+        answer: Readiness = {"status": "ready", "checks": {}}
         for name, check in self._checks.items():
             try:
-                well, says[name] = check()
-                status = status if well or status == "unready" else "degraded"
+                well, answer["checks"][name] = check()
+                if not well and answer["status"] == "ready":
+                    answer["status"] = "degraded"
             except NotReady as reason:
-                status, says[name] = "unready", str(reason)
+                answer["status"], answer["checks"][name] = "unready", str(reason)
         if is_draining():
-            status = "draining"
-        bottle.response.content_type = JSON
-        bottle.response.status = 200 if status in ("ready", "degraded") else 503
-        return msgspec.json.encode({"status": status, "checks": says})
+            answer["status"] = "draining"
+        bottle.response.status = 200 if answer["status"] in ("ready", "degraded") else 503
+        return msgspec.json.encode(answer)
+
+    @cache  # noqa: B019 (a service lives as long as its process)
+    def _openapi(self) -> bytes:
+        return openapi.document(f"orderflow {self.name}", self.routes, token=bool(self.settings.token))
 
     def _metrics(self) -> bytes:
         bottle.response.content_type = self.metrics.content_type

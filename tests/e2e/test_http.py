@@ -199,6 +199,9 @@ def test_a_body_over_64_kib_is_a_413_also_when_chunked(stack: Stack) -> None:
         ("POST", "/create-order", {}, 415, "json-required"),
         ("GET", "/healthz", {"Host": "evil.example"}, 403, "foreign-host"),
         ("GET", "/healthz", {"Host": "127.0.0.1.evil.example"}, 403, "foreign-host"),
+        ("POST", "/create-order", {"Origin": "http://evil.example"}, 403, "foreign-origin"),
+        ("GET", "/outbox", {"Origin": "http://127.0.0.1:1"}, 403, "foreign-origin"),
+        ("OPTIONS", "/create-order", {"Origin": "null"}, 403, "foreign-origin"),
         ("POST", "/create-order", JSON | {"Idempotency-Key": ""}, 400, "malformed-json"),
     ],
 )
@@ -245,13 +248,15 @@ def test_a_wrong_idempotency_key_is_a_400(stack: Stack, key: str) -> None:
 
 
 def test_a_trace_goes_from_the_request_to_the_record_and_every_log(stack: Stack) -> None:
-    """traceparent in, out, in the record's headers, in the history and in both logs."""
+    """traceparent in, out, in the record's headers, in the timeline, and in the logs of three processes."""
     body = json.dumps({"orderId": "http-trace", "itemsNum": 1})
     headers = JSON | {"traceparent": TRACEPARENT}
     response, answer = raw_call(stack.settings.cart_port, "POST", "/create-order", body, headers)
     place = (answer["partition"], answer["offset"])
-    until(lambda: place in store.history(stack.settings), "the event is applied", within_s=10)
+    after = f"/order-details?orderId=http-trace&after={answer['eventId']}&wait=10"
+    read, _ = raw_call(stack.settings.order_port, "GET", after, headers={"traceparent": TRACEPARENT})
 
+    assert read.status == 200
     assert response.getheader("traceparent").split("-")[1] == TRACE
     (record,) = [record for record in read_topic(stack.settings) if record.place == place]
     sent = dict(record.headers)
@@ -260,8 +265,35 @@ def test_a_trace_goes_from_the_request_to_the_record_and_every_log(stack: Stack)
         "ce_id": answer["eventId"].encode(), "ce_type": b"order.created",
         "ce_subject": b"http-trace", "content-type": b"application/json",
     }  # fmt: skip
-    for program, event in [("cart-service", "request.handled"), ("order-consumer", "order.event_applied")]:
+    _, timeline = raw_call(stack.settings.order_port, "GET", "/order-timeline?orderId=http-trace")
+    (told,) = timeline["events"]
+    assert told["eventId"] == answer["eventId"]
+    assert (told["partition"], told["offset"]) == place
+    assert [(step["step"], step["traceId"]) for step in told["steps"]] == [
+        ("accepted", TRACE), ("published", TRACE), ("applied", TRACE)
+    ]  # fmt: skip
+    said = {
+        "cart-service": "request.handled", "order-consumer": "order.event_applied", "order-service": "request.handled"
+    }  # fmt: skip
+    for program, event in said.items():
         until(lambda: TRACE in _log_of(stack, program, event), f"the trace is in {program}'s {event}", within_s=5)  # noqa: B023 (asked at once)
+
+
+def test_the_sender_of_an_update_of_an_unknown_order_learns_it(cart: Caller, orders: Caller) -> None:
+    """The answer was 200, and stays true: the event is on the topic. That it came to nothing is told after it."""
+    sent = cart.call("PUT", "/update-order", {"orderId": "http-nobody", "status": "shipped"})
+    event_id = sent.body["eventId"]
+
+    read = orders.call("GET", f"/order-details?orderId=http-nobody&after={event_id}&wait=10")
+    event = orders.call("GET", f"/events/{event_id}").body["event"]
+
+    assert sent.status == 200
+    assert (read.status, read.body["type"], read.body["reason"]) == (409, "/problems/event-skipped", "unknown_order")
+    assert read.body["event"] == event
+    assert (event["state"], event["orderId"], event["reason"]) == ("skipped", "http-nobody", "unknown_order")
+    assert (event["partition"], event["offset"]) == (sent.body["partition"], sent.body["offset"])
+    timeline = orders.call("GET", "/order-timeline?orderId=http-nobody").body
+    assert (timeline["order"], timeline["events"]) == (None, [event])
 
 
 def _log_of(stack: Stack, program: str, event: str) -> set[str]:

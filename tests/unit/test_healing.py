@@ -355,7 +355,7 @@ def test_what_cannot_take_the_place_is_refused(log: AppliedLog, desk: HealingDes
 def test_a_payload_that_is_no_event_cannot_be_redriven_as_it_is(log: AppliedLog, desk: HealingDesk) -> None:
     names = [log.lay(b"a", b"{"), log.lay_unreadable(0)]
 
-    assert [refused(desk, redrive(at_end=True), name) for name in names] == ["invalid-event"] * 2
+    assert [refused(desk, redrive(at_end=True), name) for name in names] == ["no-event"] * 2
 
 
 def test_as_it_is_means_what_an_earlier_repair_put_there(log: AppliedLog, desk: HealingDesk) -> None:
@@ -382,7 +382,7 @@ def test_what_cannot_be_done_for_one_does_not_hold_up_the_others(log: AppliedLog
     assert [place_id(one.skip.place) for one in prepared.remedies] == good
     assert [(place_id(skip.place), error.reason) for skip, error in prepared.left_out] == [
         (bad[0], "no-place"),
-        (bad[1], "invalid-event"),
+        (bad[1], "no-event"),
     ]
 
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import bottle
+import msgspec
 import pytest
 import structlog.testing
+from msgspec import Meta
 from prometheus_client.parser import text_string_to_metric_families
 
+from orderflow.events import EventId  # noqa: TC001 (msgspec reads the annotations at run time)
 from orderflow.logs import add_trace
 from orderflow.settings import Settings
 from orderflow.wsgi import draining
+from orderflow.wsgi.calling import Call
 from orderflow.wsgi.guards import require_token
-from orderflow.wsgi.problems import Problem
+from orderflow.wsgi.problems import Kind, Problem
+from orderflow.wsgi.routes import Route
 from orderflow.wsgi.service import NotReady, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -46,7 +52,7 @@ def crash() -> bytes:
 
 
 def refuse() -> bytes:
-    raise Problem(503, "kafka-unavailable", "Not now.", {"Retry-After": "1"}, outcome="refused")
+    raise Problem(Kind.KAFKA_UNAVAILABLE, "Not now.", {"Retry-After": "1"}, outcome="refused")
 
 
 def pieces() -> Iterator[bytes]:
@@ -54,12 +60,17 @@ def pieces() -> Iterator[bytes]:
     yield b",2]"
 
 
+def route(path: str, handler: Callable[..., Any], **declared: Any) -> Route:
+    given: dict[str, Any] = {"tag": "test", "summary": "A test's", "answers": {200: list[int]}}
+    return Route(path=path, handler=handler, name=handler.__name__, **(given | declared))
+
+
 @pytest.fixture
 def service() -> Service:
     service = Service("test", Settings(), {"one": lambda: (True, "Well.")})
-    service.router.get("/crash", callback=service.handler(crash))
-    service.router.get("/refuse", callback=service.handler(refuse))
-    service.router.get("/pieces", callback=service.handler(pieces))
+    service.add(route("/crash", crash))
+    service.add(route("/refuse", refuse, problems=(Kind.KAFKA_UNAVAILABLE,)))
+    service.add(route("/pieces", pieces))
     return service
 
 
@@ -82,6 +93,93 @@ def test_a_problem_keeps_its_headers_and_members(service: Service) -> None:
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert answer.json["outcome"] == "refused"
     assert answer.json["error"] == answer.json["detail"] == "Not now."
+
+
+def accept() -> bytes:
+    bottle.response.status = 202
+    return b"[]"
+
+
+@pytest.mark.parametrize(("handler", "status"), [(refuse, 503), (accept, 202)])
+def test_an_answer_that_is_not_declared_fails_in_tests(
+    service: Service, monkeypatch: pytest.MonkeyPatch, handler: Callable[..., Any], status: int
+) -> None:
+    """Callers are told the truth all the same."""
+    service.add(route("/undeclared", handler))
+
+    with structlog.testing.capture_logs() as lines:
+        assert Answer(service, "/undeclared").status == 500
+    assert "Undeclared" in lines[0]["error"]
+    monkeypatch.setattr(Call, "strict", False)
+    assert Answer(service, "/undeclared").status == status
+
+
+class Wanted(msgspec.Struct, frozen=True, rename="camel"):
+    order_id: Annotated[str, Meta(min_length=1)]
+    limit: Annotated[int, Meta(ge=1, le=9)] = 5
+    event_id: EventId | msgspec.UnsetType = msgspec.UNSET
+    wait: Annotated[float, Meta(ge=0, le=30)] = 2.0
+    state: Literal["open", "all"] = "open"
+
+
+def echo(wanted: Wanted) -> bytes:
+    return msgspec.json.encode(wanted)
+
+
+def asked(service: Service, query: str) -> Answer:
+    service.add(route("/echo/<orderId>", echo, parameters=Wanted))
+    return Answer(service, "/echo/\xc3\xa4", QUERY_STRING=query)
+
+
+def test_parameters_come_from_the_path_and_the_query(service: Service) -> None:
+    given = asked(service, "limit=7&wait=0.5&state=all").json
+
+    assert given == {"orderId": "ä", "limit": 7, "wait": 0.5, "state": "all"}
+
+
+@pytest.mark.parametrize(
+    ("query", "problem", "fields"),
+    [
+        ("limit=0", "The parameter limit must be a whole number from 1 to 9, not '0'.", {"limit"}),
+        ("limit=", "The parameter limit must be a whole number from 1 to 9, not ''.", {"limit"}),
+        ("limit=null", "not 'null'.", {"limit"}),
+        ("limit=" + "9" * 99, f"not {'9' * 50!r}.", {"limit"}),
+        ("wait=nan", "The parameter wait must be a number from 0 to 30, not 'nan'.", {"wait"}),
+        ("state=shut", "The parameter state must be one of open, all, not 'shut'.", {"state"}),
+        ("eventId=null", "The parameter eventId must be a UUID in lower case, not 'null'.", {"eventId"}),
+        ("limits=5", "The parameter 'limits' is not a parameter of this route.", {"limits"}),
+        ("limit=5&limit=5", "The parameter 'limit' is given more than once.", {"limit"}),
+        ("orderId=b", "The parameter 'orderId' is given more than once.", {"orderId"}),
+        ("x" * 99 + "=1&state=2&limit=3&limit=x", "is given more than once.", {"x" * 50, "state", "limit"}),
+        ("limit=%ff", "The query is not text in UTF-8.", set()),
+        ("limit=\xff", "The query is not text in UTF-8.", set()),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_is_allowed(
+    service: Service, query: str, problem: str, fields: set[str]
+) -> None:
+    """A typo is never ignored silently."""
+    answer = asked(service, query)
+
+    assert (answer.status, answer.json["type"]) == (400, "/problems/invalid-parameter")
+    assert answer.json["error"].endswith(problem)
+    assert set(answer.json.get("fields", ())) == fields
+
+
+def test_a_required_parameter_that_is_empty_is_missing(service: Service) -> None:
+    service.add(route("/echo", echo, parameters=Wanted))
+
+    for query in ("", "orderId=", "orderid=a"):
+        answer = Answer(service, "/echo", QUERY_STRING=query)
+        assert (answer.status, answer.json["type"]) == (400, "/problems/missing-parameter")
+        assert answer.json["fields"]["orderId"] == "is required"
+
+
+@pytest.mark.parametrize("path", ["/pieces", "/healthz", "/metrics"])
+def test_a_route_without_parameters_takes_none(service: Service, path: str) -> None:
+    answer = Answer(service, path, QUERY_STRING="verbose=1")
+
+    assert (answer.status, answer.json["fields"]) == (400, {"verbose": "is not a parameter of this route"})
 
 
 def test_a_body_can_go_out_in_pieces(service: Service) -> None:
@@ -160,6 +258,28 @@ def test_a_foreign_host_is_refused_before_anything_else(service: Service, host: 
     answer = Answer(service, "/crash", HTTP_HOST=host)
 
     assert (answer.status, answer.json["type"]) == (403, "/problems/foreign-host")
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost:5000", 200),
+        ("https://LOCALHOST:5000", 200),
+        ("http://localhost:5001", 403),
+        ("http://localhost", 403),
+        ("http://evil.example", 403),
+        ("http://evil.example?localhost:5000", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+def test_only_pages_of_its_own_may_ask(service: Service, origin: str, status: int) -> None:
+    """Whatever the method: a page elsewhere reads nothing, and writes nothing."""
+    answer = Answer(service, "/healthz", HTTP_ORIGIN=origin)
+
+    assert answer.status == status
+    assert status == 200 or answer.json["type"] == "/problems/foreign-origin"
+    assert "access-control-allow-origin" not in answer.headers
 
 
 def test_hosts_can_be_allowed() -> None:

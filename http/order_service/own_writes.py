@@ -1,0 +1,95 @@
+"""``after=``: a read that is no older than an event, which its caller has mostly written itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from order_service.waiting import Stopping, TooManyWait, WaitingRoom
+from orderflow.broker import partition_of
+from orderflow.process import read_heartbeat
+from orderflow.timeline.fate import Fates
+from orderflow.worker_metrics import CONSUMER
+from orderflow.wsgi.problems import RETRY_AFTER, Kind, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orderflow.settings import Settings
+    from orderflow.store.reader import Reader
+    from orderflow.timeline.desk import Timeline
+    from orderflow.timeline.shown import EventShown
+
+#: What `wait_for` may raise.
+PROBLEMS = (Kind.EVENT_SKIPPED, Kind.NOT_APPLIED_YET, Kind.TOO_MANY_WAITING, Kind.STOPPING, Kind.STORE_UNAVAILABLE)
+
+
+class OwnWrites:
+    """Waits for events, and says what is true of those that do not come."""
+
+    def __init__(self, settings: Settings, reader: Reader, timeline: Timeline) -> None:
+        self._settings = settings
+        self._timeline = timeline
+        #: Half of the threads may wait; the others go on answering.
+        self.room = WaitingRoom(settings, reader, Fates(reader), max(1, settings.order_threads // 2))
+
+    def waiting(self) -> Mapping[tuple[str, ...], float]:
+        """Tell for ``/metrics`` how many reads wait."""
+        return {(): self.room.waiting}
+
+    def waited(self) -> Mapping[tuple[str, ...], float]:
+        """Tell for ``/metrics`` what came of those that had to wait."""
+        return {(outcome,): count for outcome, count in self.room.outcomes.items()}
+
+    def wait_for(self, order_id: str, event_id: str, wait_s: float) -> None:
+        """Wait until an event is applied.
+
+        Raises:
+            Problem: 409, it was skipped; 504, it is not applied in time; 503, too many wait, or the service stops.
+
+        """
+        try:
+            fate = self.room.wait((order_id, event_id), wait_s)
+        except TooManyWait:
+            raise Problem(Kind.TOO_MANY_WAITING, "Too many reads wait already; ask again.", RETRY_AFTER) from None
+        except Stopping:
+            detail = "The service stops, so it keeps nobody waiting; ask again."
+            raise Problem(Kind.STOPPING, detail, RETRY_AFTER) from None
+        if fate is None:
+            raise self._not_applied(order_id, event_id, wait_s)
+        if fate.word == "skipped":
+            event = self._timeline.of_event(event_id, order_id)
+            detail = f"Event {event_id} was skipped as {fate.reason}: {fate.detail}"
+            raise Problem(Kind.EVENT_SKIPPED, detail, reason=fate.reason, event=event)
+
+    def _not_applied(self, order_id: str, event_id: str, wait_s: float) -> Problem:
+        event, lag = self._timeline.of_event(event_id, order_id), self._lag(order_id)
+        detail = f"Event {event_id} was not applied within {wait_s:g} s. {_where(event)} {_behind(lag)}"
+        return Problem(Kind.NOT_APPLIED_YET, detail, RETRY_AFTER, event=event, lag=lag)
+
+    def _lag(self, order_id: str) -> int | None:
+        """Give how many records of the order's partition are not applied yet; None where nobody knows."""
+        beat = read_heartbeat(self._settings, CONSUMER)
+        if beat is None or beat.age_s() > self._settings.heartbeat_stale_s:
+            return None
+        lag = beat.lags.get(partition_of(order_id.encode()))
+        return None if lag is None else lag.records
+
+
+_WHERE = {
+    "spooled": "It waits in the outbox for Kafka.",
+    "held": "It is held in the outbox: Kafka refuses it.",
+    "given_up": "It was given up in the outbox, and will never be applied.",
+    "published": "It is on the topic.",
+}
+
+
+def _where(event: EventShown | None) -> str:
+    if event is None:
+        return "Nothing is known of it here: it may be on the topic, and not read yet."
+    return _WHERE.get(event["state"], "")
+
+
+def _behind(lag: int | None) -> str:
+    if lag is None:
+        return f"How far the {CONSUMER} is behind is not known: it does not say."
+    return f"The {CONSUMER} has {lag} records of its partition before it."
