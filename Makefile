@@ -3,7 +3,7 @@
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status demo test test-faults bench check clean provision
+.PHONY: help up down status demo test test-faults bench check clean provision provision-tests
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,19 +20,19 @@ status: ## say what runs, and who waits for what (exit 0: all is well)
 demo: ## send some orders, good and bad, through the running stack and show what came of each
 	@$(BIN)/orderflow demo
 
-test: provision ## ruff, mypy and all tests but the long ones
+test: provision-tests ## ruff, mypy and all tests but the long ones
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not faults"
 
-test-faults: provision ## the long tests: kill, freeze and poison whole stacks
+test-faults: provision-tests ## the long tests: kill, freeze and poison whole stacks
 	$(BIN)/pytest -m faults
 
 bench: provision ## measure on a stack of its own, beside the ceilings of this machine
 	$(BIN)/python benchmarks/run.py
 
-check: provision ## the quick part of `make test`: ruff, mypy, unit tests
+check: provision-tests ## the quick part of `make test`: ruff, mypy, unit tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -44,3 +44,6 @@ clean: ## remove caches and build leftovers; never var/, which holds the data
 
 provision:
 	@scripts/provision.sh
+
+provision-tests:
+	@scripts/provision.sh --tests

@@ -12,8 +12,11 @@ CORE = find_packages(include=["orderflow", "orderflow.*"])
 SERVICES = find_packages("http")
 WORKERS = find_packages("workers")
 
-#: What a stack needs beside the code, so that `orderflow stack` works from a wheel too.
-DEPLOY_FILES = [str(path) for path in sorted(Path("deploy/kafka").iterdir()) if path.is_file()]
+#: What a stack needs beside the code, so that `orderflow stack` works from a wheel too; and what watches it.
+KAFKA, PROMETHEUS, GRAFANA = (
+    [str(path) for path in sorted(Path("deploy", folder).iterdir()) if path.is_file()]
+    for folder in ("kafka", "prometheus", "grafana")
+)
 
 setup(
     packages=[*CORE, *SERVICES, *WORKERS],
@@ -24,6 +27,8 @@ setup(
     package_data={"orderflow.store": ["*.sql"], "orderflow": ["py.typed"]},
     data_files=[
         ("share/orderflow", ["supervisord.conf"]),
-        ("share/orderflow/deploy/kafka", DEPLOY_FILES),
+        ("share/orderflow/deploy/kafka", KAFKA),
+        ("share/orderflow/deploy/prometheus", PROMETHEUS),
+        ("share/orderflow/deploy/grafana", GRAFANA),
     ],
 )

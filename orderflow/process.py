@@ -10,12 +10,13 @@ import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import structlog
 
 from orderflow.errors import SettingsError
+from orderflow.measures import Distribution, Lag  # noqa: TC001 (msgspec reads the annotations)
 from orderflow.settings import Settings, supervised
 
 if TYPE_CHECKING:
@@ -88,15 +89,18 @@ class StopFlag:
 
 
 class Heartbeat:
-    """The file ``var/run/<program>.json``: state, what is waited for, and counters.
+    """The file ``var/run/<program>.json``: state, what is waited for, and what the worker counts and measures.
 
     The main loop beats, so that a loop that stands still is seen; it beats while it waits, too.
     """
 
     def __init__(self, settings: Settings, program: str) -> None:
         self.path = settings.run_dir / f"{program}.json"
-        self.counters: dict[str, Any] = {}
+        self.counters: dict[str, int] = {}
+        self.lags: dict[int, Lag] = {}
+        self.distributions: dict[str, Distribution] = {}
         self._program = program
+        self._started_at = time.time()
         self._interval_s = settings.heartbeat_interval_s
         self._last: tuple[float, State, str | None] = (0.0, "starting", None)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +112,8 @@ class Heartbeat:
         if before == [state, waits_for] and now - at < self._interval_s:
             return
         self._last = (now, state, waits_for)
-        entry = Beat(self._program, os.getpid(), time.time(), state, waits_for, self.counters)
+        said = (state, waits_for, self.counters, self._started_at, self.lags, self.distributions)
+        entry = Beat(self._program, os.getpid(), time.time(), *said)
         draft = self.path.with_suffix(f".{os.getpid()}.new")
         try:
             draft.write_bytes(msgspec.json.encode(entry))
@@ -118,14 +123,17 @@ class Heartbeat:
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """What a heartbeat file says; ``at`` is in seconds since 1970."""
+    """What a heartbeat file says; times are in seconds since 1970, lags are by partition."""
 
     program: str
     pid: int
     at: float
     state: State
     waits_for: str | None
-    counters: dict[str, Any]
+    counters: dict[str, int]
+    started_at: float = 0.0
+    lags: dict[int, Lag] = {}
+    distributions: dict[str, Distribution] = {}
 
     def age_s(self) -> float:
         """Tell how long ago it was written."""

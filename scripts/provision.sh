@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs what orderflow needs: system packages, .venv, the broker's jars. Safe to repeat; then it takes no time.
 #
+#     provision.sh [--tests]    with --tests also what only the tests need: promtool
+#
 # On Debian and Ubuntu, as root or with sudo, it installs what is missing. Elsewhere it says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -53,18 +55,27 @@ same() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; } # same STAMP HASH
 
 # --- system packages ---------------------------------------------------------------------------------------------
 
-install_packages() { # install_packages MISSING...
-  command -v apt-get >/dev/null || fail "please install: ${list%, }"
-  local sudo=() java=openjdk-17-jre-headless packages=() what
+# Sets apt, the command that may change the system. Maintainer scripts must not ask, another apt may be at work, and a
+# mirror may stumble.
+need_apt() { # need_apt WHAT-FOR
+  local sudo=()
+  command -v apt-get >/dev/null || fail "please install: $1"
   if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || fail "please install (neither root nor sudo here): ${list%, }"
+    command -v sudo >/dev/null || fail "please install (neither root nor sudo here): $1"
     sudo=(sudo)
   fi
-  # Maintainer scripts must not ask, another apt may be at work, and a mirror may stumble.
-  local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+}
 
+update_lists() {
   say "apt: updating the package lists"
   quietly "${apt[@]}" update
+}
+
+install_packages() { # install_packages MISSING...
+  local java=openjdk-17-jre-headless packages=() what
+  need_apt "${list%, }"
+  update_lists
   apt-cache show "$java" >/dev/null 2>&1 || java=default-jre-headless
   for what in "$@"; do
     case $what in
@@ -86,6 +97,23 @@ python_package() {
   else
     echo python3-venv
   fi
+}
+
+# promtool comes with the Prometheus server, which has no business here: it alone is taken out of Debian's package.
+fetch_promtool() { # fetch_promtool TO
+  local folder
+  need_apt "promtool, which comes with Prometheus, on PATH"
+  folder=$(mktemp -d)
+  say "apt: fetching promtool"
+  # Without lists, or with old ones, there is nothing to fetch.
+  download_prometheus "$folder" 2>/dev/null || { update_lists; quietly download_prometheus "$folder"; }
+  dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool
+  install -m 755 "$folder/usr/bin/promtool" "$1"
+  rm -rf "$folder"
+}
+
+download_prometheus() { # download_prometheus FOLDER
+  (cd "$1" && apt-get -qq -o APT::Sandbox::User= -o Acquire::Retries=3 download prometheus)
 }
 
 # --- the steps ---------------------------------------------------------------------------------------------------
@@ -128,6 +156,10 @@ if [ -z "$broker_ready" ]; then
   rm -rf deploy/kafka/libs # jars of another version would lie on the same class path
   quietly mvn -q -B -f deploy/kafka/pom.xml dependency:copy-dependencies
   echo "$broker" >deploy/kafka/libs/.provisioned
+fi
+
+if [ "${1:-}" = --tests ] && [ ! -x .venv/bin/promtool ] && ! command -v promtool >/dev/null; then
+  fetch_promtool .venv/bin/promtool
 fi
 
 say "ready"

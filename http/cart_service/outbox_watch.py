@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orderflow.alerts import AlertBook, Cause
+from orderflow.clock import now_ms
 from orderflow.errors import OutboxFull, StoreError
 from orderflow.publishing.breaker import State
 from orderflow.store.outbox import Outbox
+from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.wsgi.service import NotReady
 
 if TYPE_CHECKING:
@@ -50,12 +52,15 @@ class OutboxWatch:
         self, settings: Settings, publisher: Publisher, spool: Spool, kafka: KafkaWatch, alerts: AlertBook
     ) -> None:
         self.outbox = Outbox(settings)
+        self._desk = OutboxDesk(settings)
         self._settings = settings
         self._publisher = publisher
         self._spool = spool
         self._kafka = kafka
         self._alerts = alerts
         self._totals: Totals | None = None
+        #: Since when the oldest undelivered event waits, in ms since 1970; None where none does.
+        self._oldest_at: int | None = None
         self._settled: tuple[int, int] | None = None
         self._next_refresh = 0.0
         self._delivered_at = -settings.outbox_pause_s
@@ -89,6 +94,16 @@ class OutboxWatch:
         """Tell for ``/metrics`` how much they take."""
         return {} if self._totals is None else {(): self._totals.bytes_undelivered}
 
+    def oldest_age_s(self) -> Mapping[tuple[str, ...], float]:
+        """Tell for ``/metrics`` how long the oldest of them waits; 0 where none does."""
+        if self._totals is None:
+            return {}
+        return {(): 0.0 if self._oldest_at is None else max(0, now_ms() - self._oldest_at) / 1000}
+
+    def retries(self) -> Mapping[tuple[str, ...], float]:
+        """Tell for ``/metrics`` how often events were sent again."""
+        return {(): self._publisher.retries}
+
     def breaker(self) -> Mapping[tuple[str, ...], float]:
         """Tell for ``/metrics`` in which state the breaker is: 1 for that one."""
         return {(state.value,): float(state is self._publisher.breaker.state) for state in State}
@@ -106,6 +121,7 @@ class OutboxWatch:
         was_open = self._publisher.breaker.state is State.OPEN
         try:
             totals = self.outbox.totals()
+            self._oldest_at = self._desk.oldest_waiting_at() if totals.undelivered else None
             self._refresh(totals)
             self._notice_deliveries(totals, was_open=was_open)
             self._alert_of_outage()

@@ -54,6 +54,8 @@ class Subscription:
         self._settings = settings
         self._topic = topic
         self._seen = {number: end for number, end in (seen or {}).items() if self._unproven(number, end)}
+        #: The log time (ms) of the last record that the last poll gave, by partition.
+        self.polled_up_to: dict[int, int] = {}
         self._timeout_ms = milliseconds(settings.poll_timeout_s)
         self._max_records = settings.poll_max_records
         self._unverified: set[int] = set()
@@ -106,6 +108,7 @@ class Subscription:
             raise LogInDoubt(doubt)
         if polled:
             self._heard_at = time.monotonic()
+        self.polled_up_to = {partition.partition: found[-1].logged_at for partition, found in polled.items()}
         records: list[Record] = []
         for partition, found in polled.items():
             records += self._verify(partition.partition, found) if partition.partition in self._unverified else found
@@ -149,10 +152,11 @@ class Subscription:
         """Tell how far the partitions were seen to reach: their records up to there were acknowledged."""
         return self._seen or dict(self._fetcher.ends)
 
-    def lag(self) -> int:
-        """Count the records that wait behind the ones that were applied, as far as their partitions are known."""
-        ends = [(self.positions.get(p.partition), self._consumer.highwater(p)) for p in self._consumer.assignment()]
-        return sum(max(0, end - position.next_offset) for position, end in ends if position and end)
+    def left(self) -> dict[int, int]:
+        """Count the records behind those that were applied, by partition; as far as it is known where each ends."""
+        ends = {p.partition: self._consumer.highwater(p) for p in self._consumer.assignment()}
+        known = {number: end for number, end in ends.items() if end == 0 or (end and number in self.positions)}
+        return {number: max(0, end - self.positions[number].next_offset) if end else 0 for number, end in known.items()}
 
     def quiet_s(self) -> float:
         """Tell how long no record has come: the topic is quiet, or Kafka is away."""

@@ -25,6 +25,8 @@ class Delivery:
         self._producer = producer
         self._policy = policy
         self._probe_s = probe_s
+        #: Sends of a group that were made again.
+        self.retries = 0
 
     def run(self, group: list[Waiter], *, probing: bool) -> str | None:
         """Settle all that is acknowledged, or rejected before it was sent.
@@ -56,6 +58,7 @@ class Delivery:
             for attempt in self._policy.attempts():
                 with attempt:
                     if attempt.num > 1:  # The first was made by the caller: the usual case pays nothing for retries.
+                        self.retries += 1
                         pending = self._attempt(pending)
                     if not pending or min(w.left_s() for w in pending) <= attempt.next_wait + self._policy.attempt_s:
                         break

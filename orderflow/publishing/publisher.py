@@ -79,6 +79,11 @@ class Publisher:
                 self.in_flight -= 1
         return waiter.outcome
 
+    @property
+    def retries(self) -> int:
+        """How often a group of events was sent again."""
+        return self._delivery.retries
+
     # What is told from elsewhere.
 
     def verified(self) -> None:

@@ -1,22 +1,40 @@
-"""Prometheus metrics of one service: requests, their time, and what the service adds. docs/http.md lists the names."""
+"""Prometheus metrics of one service: requests, their time, and what the service adds. docs/metrics.md lists them."""
 
 from __future__ import annotations
 
+import platform
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from orderflow.errors import OrderflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    Read = Callable[[], Mapping[tuple[str, ...], float]]
 
 #: Seconds. A create is a few milliseconds, an outage the publisher's deadline.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 M = TypeVar("M", Counter, Histogram)
+
+# A gauge beside each counter and histogram that says since when it counts: as many series again, and nobody asks.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
 
 
 class Children(dict[tuple[object, ...], M]):
@@ -31,25 +49,32 @@ class Children(dict[tuple[object, ...], M]):
         self[labels] = child
         return child
 
+    def begin(self, known: Iterable[tuple[object, ...]]) -> None:
+        """Have these there, as 0, before they are first counted: else nobody sees the step from 0 to 1."""
+        for labels in known:
+            _ = self[labels]
+
 
 class Reading(Collector):
-    """A gauge that is read when it is scraped; left out where it cannot be read: then nobody knows, which is not 0."""
+    """What is read when it is scraped; without figures where it cannot be read: then nobody knows, which is not 0."""
 
     def __init__(
-        self, name: str, description: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+        self,
+        kind: Callable[..., GaugeMetricFamily | CounterMetricFamily],
+        name: str,
+        description: str,
+        labels: Sequence[str],
+        read: Read,
     ) -> None:
-        self._family = (name, description, None, labels)
+        self._new_family = partial(kind, name, description, labels=labels)
         self._read = read
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Give the gauge as it is now."""
-        try:
-            figures = self._read()
-        except OrderflowError:
-            return
-        family = GaugeMetricFamily(*self._family)
-        for labels, figure in figures.items():
-            family.add_metric(labels, figure)
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Give the metric as it is now."""
+        family = self._new_family()
+        with suppress(OrderflowError, OSError):
+            for labels, figure in self._read().items():
+                family.add_metric(labels, figure)
         yield family
 
 
@@ -71,16 +96,21 @@ class Metrics:
         self._answers = self.counter(
             "orderflow_http_requests_total", "Answered requests.", ("method", "route", "status")
         )
+        versions = {"version": version("orderflow"), "python": platform.python_version()}
+        Info("orderflow_build", "The version of orderflow, and of Python.", registry=self.registry).info(versions)
+        ProcessCollector(registry=self.registry)
 
     def counter(self, name: str, description: str, labels: tuple[str, ...]) -> Children[Counter]:
         """Add a counter of the service's own; its children are items, by the values of the labels."""
         return Children(Counter(name, description, labels, registry=self.registry))
 
-    def gauge(
-        self, name: str, description: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
-    ) -> None:
+    def gauge(self, name: str, description: str, labels: Sequence[str], read: Read) -> None:
         """Add a gauge of the service's own: ``read`` gives its figures, by the values of the labels."""
-        self.registry.register(Reading(name, description, labels, read))
+        self.registry.register(Reading(GaugeMetricFamily, name, description, labels, read))
+
+    def counted(self, name: str, description: str, labels: Sequence[str], read: Read) -> None:
+        """Add a counter that is kept elsewhere: ``read`` gives its figures, as above."""
+        self.registry.register(Reading(CounterMetricFamily, name, description, labels, read))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer."""

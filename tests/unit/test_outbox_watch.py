@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cart_service.app import Parts
+from cart_service.app import Parts, make_service
+from cart_service.outbox_watch import OutboxWatch
 from orderflow.errors import StoreUnavailable, Unsent
 from orderflow.messages import Message, Published
 from orderflow.publishing.breaker import State
 from orderflow.settings import Settings
 from orderflow.store.alerts import Alerts
+from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.wsgi.service import NotReady
+from tests.support.metrics import Scrape
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -167,7 +170,35 @@ def test_readiness_and_metrics_tell_of_breaker_and_outbox(cart: Cart) -> None:
     assert cart.parts.outbox_watch.breaker() == {("closed",): 0, ("half_open",): 1, ("open",): 0}
     assert cart.parts.outbox_watch.events() == {("waiting",): 1, ("held",): 0}
     assert cart.parts.outbox_watch.undelivered_bytes()[()] > 400
+    assert cart.parts.outbox_watch.retries() == {(): 0}
     assert cart.parts.outbox_watch.check() == (True, "The outbox takes events; 1 wait in it, 0 are held.")
+
+
+def test_the_age_of_the_oldest_grows_until_nothing_waits(cart: Cart) -> None:
+    """Between two looks, too; one that is held counts, and before the first look nobody knows."""
+    watch = cart.parts.outbox_watch
+    fresh = OutboxWatch(cart.settings, cart.parts.publisher, watch._spool, cart.parts.kafka, cart.parts.alerts)
+    assert fresh.oldest_age_s() == {}
+    none = watch.oldest_age_s()
+    cart.away = True
+    cart.publish("a")
+    cart.look()
+    first = watch.oldest_age_s()[()]
+    cart.publish("b")
+    cart.look()
+    until(lambda: watch.oldest_age_s()[()] >= first + 0.05, "it grows", within_s=1)
+    watch.outbox.settle(held=[(1, "too large")])
+    cart.look()
+    held = watch.oldest_age_s()[()]
+    watch.outbox.settle(delivered=[(2, 0, 0)])
+    cart.look()
+    still_held = watch.oldest_age_s()[()]
+    OutboxDesk(cart.settings).discard([1], "kim", "a test")
+    cart.look()
+
+    assert none == {(): 0}
+    assert first + 0.05 <= held <= still_held
+    assert watch.oldest_age_s() == {(): 0}
 
 
 def test_the_watch_over_kafka_survives_an_error_that_nobody_foresaw(
@@ -183,3 +214,13 @@ def test_the_watch_over_kafka_survives_an_error_that_nobody_foresaw(
 
     assert problem is not None
     assert "Too many open files" in problem
+
+
+def test_each_outcome_of_a_write_is_there_before_the_first_one(cart: Cart) -> None:
+    """A rule must see the step from 0 to 1."""
+    found = Scrape.of(make_service(cart.settings, cart.parts).metrics.render().decode())
+
+    published = found.all("orderflow_events_published_total")
+    assert {outcome for outcome, _ in published} == {"published", "spooled", "refused", "unknown"}
+    assert {kind for _, kind in published} == {"order.created", "order.status_changed"}
+    assert set(published.values()) == {0}

@@ -67,6 +67,8 @@ def test_a_wheel_holds_the_packages_and_what_a_stack_needs(wheel: Path) -> None:
     assert any(name.startswith("orderflow/store/") and name.endswith(".sql") for name in names)
     for name in ("supervisord.conf", *(f"deploy/kafka/{file}" for file in ("launch", "pom.xml", "server.properties"))):
         assert any(found.endswith(f"share/orderflow/{name}") for found in names), name
+    for name in ("prometheus/prometheus.yml", "prometheus/alerts.yml", "grafana/orderflow.json"):
+        assert any(found.endswith(f"share/orderflow/deploy/{name}") for found in names), name
     assert not any(name.startswith(("http/", "workers/", "tests/")) or name.endswith(".jar") for name in names)
 
 

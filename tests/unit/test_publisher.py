@@ -141,9 +141,9 @@ def test_callers_that_wait_share_a_group(publisher: Make) -> None:
     assert len(producer.groups) < 10
 
 
-def test_a_retry_is_logged_and_leads_to_published(publisher: Make) -> None:
+def test_a_retry_is_logged_and_counted_and_leads_to_published(publisher: Make) -> None:
     """Two failures, then success: two lines with attempt and delay, growing."""
-    producer = ScriptedProducer([Unsent("down"), Unsent("down")])
+    publishes = publisher(ScriptedProducer([Unsent("down"), Unsent("down")]))
 
     with structlog.testing.capture_logs() as lines:
         import stamina.instrumentation  # noqa: PLC0415
@@ -151,9 +151,10 @@ def test_a_retry_is_logged_and_leads_to_published(publisher: Make) -> None:
         from orderflow.logs import log_retry  # noqa: PLC0415
 
         stamina.instrumentation.set_on_retry_hooks([log_retry])
-        outcome = publisher(producer).publish(message("o"))
+        outcome = publishes.publish(message("o"))
 
     assert isinstance(outcome, Published)
+    assert publishes.retries == 2
     retries = [line for line in lines if line["event"] == "publish.retry_scheduled"]
     assert [line["attempt"] for line in retries] == [1, 2]
     assert [line["delay_s"] for line in retries] == [0.01, 0.02]
@@ -182,6 +183,7 @@ def test_once_the_breaker_is_open_events_are_spooled_at_once_behind_what_waits(b
 
     assert outcomes == [Spooled(0), Spooled(1), Spooled(2), Spooled(3)]
     assert len(producer.groups) == FAST.retries + 1
+    assert publishes.retries == FAST.retries
     assert bench.waiting() == ["o0-0", "o1-0", "o2-0", "o3-0"]
     assert publishes.breaker.state is State.OPEN
 

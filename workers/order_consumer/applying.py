@@ -13,6 +13,7 @@ from order_consumer.telling import tell_control, tell_event, tell_skipped
 from orderflow.alerts import AlertBook, Cause
 from orderflow.delays import growing_delays
 from orderflow.events import SkipReason
+from orderflow.measures import APPLY_SECONDS, BATCH_RECORDS, Distribution
 from orderflow.projection import runs
 from orderflow.records import Anchor, Position
 from orderflow.store.sqlite import DatabaseError, is_damage, is_transient
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
     from orderflow.store.writer import Writer
 
+#: Bounds of the distributions: seconds that a batch takes, and its records.
+SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+RECORDS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0)
+
 log = structlog.get_logger("order-consumer")
 
 
@@ -34,7 +39,11 @@ class Stopped(BaseException):  # no error: what handles errors must not take it 
 
 
 class Applier:
-    """Writes what is read. ``positions`` says where reading goes on, ``counts`` what came of the records."""
+    """Writes what is read.
+
+    ``positions`` says where reading goes on, ``counts`` what came of the records, ``distributions`` how long batches
+    took and how large they were.
+    """
 
     def __init__(
         self,
@@ -52,6 +61,10 @@ class Applier:
         self._flood = FloodWatch(settings, alerts)
         self.positions: dict[int, Position] = {}
         self.counts: Counter[str] = Counter()
+        self.distributions = {
+            APPLY_SECONDS: Distribution.over(*SECONDS),
+            BATCH_RECORDS: Distribution.over(*RECORDS),
+        }
 
     def apply(self, projection: Projection, records: Sequence[Record]) -> None:
         """Project and write one batch, run by run; a control is a run, and a transaction, of its own."""
@@ -60,8 +73,11 @@ class Applier:
             if number:
                 self._pause()
             self._apply_run(projection, run)
+        took_s = time.monotonic() - started
         self.counts["batches"] += 1
-        self.counts["apply_ms"] += round((time.monotonic() - started) * 1000)
+        self.counts["apply_ms"] += round(took_s * 1000)
+        self.distributions[APPLY_SECONDS].observe(took_s)
+        self.distributions[BATCH_RECORDS].observe(len(records))
 
     def _pause(self) -> None:
         """Beat, and look whether to stop: a batch of repairs of long orders takes minutes."""

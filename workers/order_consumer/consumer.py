@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from order_consumer.applying import Applier, Stopped
+from order_consumer.lag import LagWatch
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import PARTITIONS, Subscription, locate_unreadable, reachable
 from orderflow.errors import BrokerError, LogInDoubt, LogReplaced, Unreadable
@@ -43,9 +44,12 @@ class OrderConsumer:
         self._alerts = alerts
         self._stop = stop
         self._heartbeat = heartbeat
-        self._applier = Applier(settings, writer, alerts, stop, self._beat)
+        self._applier = Applier(settings, writer, alerts, stop, self._beat_applying)
         self._positions = self._applier.positions
         self._counts = self._applier.counts
+        self._lag = LagWatch()
+        self._subscription: Subscription | None = None
+        heartbeat.distributions = self._applier.distributions
         self._replaced: str | None = None
         self._seen: dict[int, End] = {}
 
@@ -86,6 +90,7 @@ class OrderConsumer:
         self._positions.update(self._writer.positions())
         projection = Projection(self._writer, topic.topic_id, epoch)
         subscription = Subscription(self._settings, topic, self._positions, self._on_assigned, self._seen)
+        self._subscription = subscription
         try:
             while not self._stop:
                 records = subscription.poll()
@@ -93,7 +98,7 @@ class OrderConsumer:
                     self._look_at_starts(records)
                     self._applier.apply(projection, records)
                     subscription.tell_kafka()
-                lag = self._counts["lag"] = subscription.lag()
+                lag = self._counts["lag"] = self._lag.note(subscription.left(), subscription.polled_up_to)
                 self._beat_polling(subscription)
                 self._stop.wait(self._gathering_s(len(records), lag))
         except LogInDoubt as error:
@@ -103,10 +108,12 @@ class OrderConsumer:
             self._replaced = str(error)  # The topic is asked for again: it may be another one by now.
         except Unreadable as error:
             log.warning("message.unreadable", error=str(error))
+            self._subscription = None
             subscription.close()
             self._pass_unreadable(projection, topic, error)
         finally:
             self._seen = subscription.ends() or self._seen  # What was seen counts, however reading ended.
+            self._subscription = None
             subscription.close()
 
     def _gathering_s(self, records: int, lag: int) -> float:
@@ -181,6 +188,13 @@ class OrderConsumer:
         else:
             self._beat("running")
 
+    def _beat_applying(self, state: State, waits_for: str | None = None) -> None:
+        """Beat in the midst of a batch: what is polled and not applied yet waits, too."""
+        if self._subscription is not None:
+            self._counts["lag"] = self._lag.note(self._subscription.left(), {})
+        self._beat(state, waits_for)
+
     def _beat(self, state: State, waits_for: str | None = None) -> None:
         self._heartbeat.counters = dict(self._counts)
+        self._heartbeat.lags = self._lag.lags
         self._heartbeat.beat(state, waits_for)

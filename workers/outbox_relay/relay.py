@@ -49,9 +49,9 @@ log = structlog.get_logger(PROGRAM)
 class Notes:
     """What came of some events, to be written into the outbox."""
 
-    delivered: list[tuple[int, int, int]] = field(default_factory=list)  # seq, partition, offset
-    held: list[tuple[int, str]] = field(default_factory=list)  # seq, reason
-    sent: list[int] = field(default_factory=list)  # without an acknowledgement
+    delivered: list[tuple[Entry, Published]] = field(default_factory=list)
+    held: list[tuple[Entry, str]] = field(default_factory=list)  # with the reason
+    sent: list[int] = field(default_factory=list)  # their numbers; without an acknowledgement
     error: BrokerError | None = None
 
 
@@ -137,13 +137,13 @@ class OutboxRelay:
             failed = set()
             for entry, result in zip(group, self._results(group), strict=True):
                 if isinstance(result, Published):
-                    notes.delivered.append((entry.seq, result.partition, result.offset))
+                    notes.delivered.append((entry, result))
                     continue
                 failed.add(entry.lane)
                 if isinstance(result, Unacknowledged) and not entry.sent:
                     notes.sent.append(entry.seq)
                 if isinstance(result, Rejected):
-                    notes.held.append((entry.seq, str(result)))
+                    notes.held.append((entry, str(result)))
                 else:
                     notes.error = result
             left = [entry for entry in left if entry.lane not in failed]
@@ -175,9 +175,11 @@ class OutboxRelay:
 
     def _write(self, notes: Notes) -> None:
         """Take note of what came of the events. What is not written down would be sent again: try until it is."""
+        delivered = [(entry.seq, place.partition, place.offset) for entry, place in notes.delivered]
+        held = [(entry.seq, reason) for entry, reason in notes.held]
         for delay_s in growing_delays(self._settings):
             try:
-                self._outbox.settle(delivered=notes.delivered, held=notes.held, sent=notes.sent)
+                self._outbox.settle(delivered=delivered, held=held, sent=notes.sent)
                 break
             except (StoreUnavailable, StoreUncertain) as error:
                 log.error("store.retry_scheduled", delay_s=delay_s, error=str(error))  # noqa: TRY400 (no bug: no trace)
@@ -193,17 +195,31 @@ class OutboxRelay:
         self._counts["delivered"] += len(notes.delivered)
         if notes.error is None:
             self._beat("running")
-        if notes.delivered:
+        if len(notes.delivered) > self._settings.log_events_max:
             log.info("outbox.delivered", events=len(notes.delivered))
-        for seq, reason in notes.held:
-            log.error("outbox.held", seq=seq, reason=reason)
+        else:
+            for entry, place in notes.delivered:
+                log.info("outbox.event_delivered", **_names(entry), partition=place.partition, offset=place.offset)
+        for entry, reason in notes.held:
+            log.error("outbox.held", **_names(entry), reason=reason)
         if notes.held:
-            seq, reason = notes.held[0]
-            self._alerts.open(Cause.EVENT_HELD, f"Number {seq} of the outbox: {reason}", len(notes.held))
+            entry, reason = notes.held[0]
+            self._alerts.open(Cause.EVENT_HELD, f"Number {entry.seq} of the outbox: {reason}", len(notes.held))
 
     def _beat(self, state: State, waits_for: str | None = None) -> None:
         self._heartbeat.counters = dict(self._counts)
         self._heartbeat.beat(state, waits_for)
+
+
+def _names(entry: Entry) -> dict[str, object]:
+    """Name a row in a log line."""
+    return {
+        "seq": entry.seq,
+        "kind": entry.kind,
+        "order_id": entry.order_id or None,
+        "event_id": entry.event_id,
+        "trace_id": entry.trace_id or None,
+    }
 
 
 def _first_of_each(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
