@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from orderflow.alerts.shown import Acknowledgement, acknowledge, shown
+from orderflow.cli.completing import alert_ids
 from orderflow.cli.terminal import (
     AuthorOption,
     JsonOption,
@@ -33,7 +34,9 @@ app = typer.Typer(
     no_args_is_help=True, help="See what needs a person, what to do about it, and say who looks after it."
 )
 
-AlertId = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The alert's number.")]
+AlertId = Annotated[
+    int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, autocompletion=alert_ids, help="The alert's number.")
+]
 
 
 @app.command(name="list")
@@ -46,7 +49,9 @@ def list_(
 ) -> None:
     """List the open alerts, newest first.
 
-    Examples: `orderflow alerts list`, `orderflow alerts list --all --json`.
+    For example:
+    $ orderflow alerts list
+    $ orderflow alerts list --all --json
     """
     rows = _open(stack).rows(open_only=not all_, limit=limit)
     if as_json:
@@ -62,7 +67,8 @@ def list_(
 def show(alert_id: AlertId, *, stack: StackOption = Path(), as_json: JsonOption = False) -> None:
     """Show one alert, and step by step what to do about it.
 
-    Example: `orderflow alerts show 7`.
+    For example:
+    $ orderflow alerts show 7
     """
     row = _open(stack).get(alert_id)
     if row is None:
@@ -71,10 +77,9 @@ def show(alert_id: AlertId, *, stack: StackOption = Path(), as_json: JsonOption 
     if as_json:
         show_json({"alert": alert})
         return
-    steps = alert.pop("runbook")
-    show_fields(list(alert.items()))
+    show_fields([(name, value) for name, value in alert.items() if name != "runbook"])
     typer.echo("\nWhat to do:")
-    for number, step in enumerate(steps, start=1):
+    for number, step in enumerate(alert["runbook"], start=1):
         typer.echo(f"{number:>3}. {step}")
 
 
@@ -89,7 +94,9 @@ def ack(
 ) -> None:
     """Say that you look after an alert. One of something that happened is closed by it.
 
-    Examples: `orderflow alerts ack 7`, `orderflow alerts ack 7 --author kim --note "disk ordered"`.
+    For example:
+    $ orderflow alerts ack 7
+    $ orderflow alerts ack 7 --author kim --note "disk ordered"
     """
     given = {"author": text_of(author or login_name()), "note": note and text_of(note)}
     try:

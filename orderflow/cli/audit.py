@@ -47,7 +47,9 @@ def audit(
     It copies the databases, reads the topic as far as they have come, and names each difference with its probable
     cause and the command that mends it. Exit code 0: there is none, 1: there are some, 2: it could not be carried out.
 
-    Examples: `orderflow audit`, `orderflow audit --ledger load.jsonl --json`.
+    For example:
+    $ orderflow audit
+    $ orderflow audit --ledger load.jsonl --json
     """
     findings = Findings(limit)
     try:

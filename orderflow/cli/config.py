@@ -9,7 +9,12 @@ from orderflow.settings import Settings
 
 
 def config(*, stack: StackOption = Path(), as_json: JsonOption = False) -> None:
-    """Show all settings with their values; secrets are masked."""
+    """Show all settings with their values; secrets are masked.
+
+    For example:
+    $ orderflow config
+    $ orderflow config --stack /var/tmp/second --json
+    """
     defaults = Settings().public()
     shown = {
         name: {"value": value, "default": value == defaults[name]}

@@ -47,7 +47,11 @@ class Step(msgspec.Struct, frozen=True):
 def demo(*, stack: StackOption = Path(), as_json: JsonOption = False) -> None:
     """Send orders, updates, an invalid request and a malformed message, and show what came of each.
 
-    Exit code 0: all of it came out as it should.
+    Exit code 0: all of it came out as it should; 1: something did not.
+
+    For example:
+    $ orderflow demo
+    $ orderflow demo --json
     """
     settings = settings_of(stack)
     with Client.from_settings(settings, timeout_s=TIMEOUT_S) as client:

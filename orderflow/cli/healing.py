@@ -17,7 +17,7 @@ from orderflow.store.rows import place_id
 from orderflow.store.skips import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orderflow.errors import HealingRefused, InvalidMending
     from orderflow.healing.desk import HealingDesk, Prepared
@@ -161,7 +161,7 @@ def _left_out(left_out: Sequence[tuple[SkippedRow, HealingRefused | InvalidMendi
     return [{"id": place_id(skip.place), "reason": error.reason, "detail": str(error)} for skip, error in left_out]
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
     """Give what holds raw JSON as plain values."""
     plain: dict[str, Any] = msgspec.json.decode(JSON_ENCODER.encode(value))
     return plain

@@ -61,6 +61,10 @@ def load(  # noqa: PLR0913 (a command's options)
     sent_at, answered_at: in seconds since 1970 | idempotency_key | error: the sentence that says what went wrong.
 
     What is not known is null.
+
+    For example:
+    $ orderflow load --orders 1000 --updates 0.3 --bad 0.05 --ledger load.jsonl
+    $ orderflow load --duration 60 --rate 200 --json
     """
     if orders is None and duration is None:
         orders = DEFAULT_ORDERS

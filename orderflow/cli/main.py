@@ -2,35 +2,71 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import sys
-from typing import Annotated
+from collections import UserDict
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from orderflow.cli import alerts, outbox, skipped, stack
-from orderflow.cli.audit import audit
-from orderflow.cli.config import config
-from orderflow.cli.demo import demo
-from orderflow.cli.load import load
-from orderflow.cli.rebuild import rebuild
-from orderflow.cli.republish import republish
-from orderflow.cli.status import status
+from orderflow.cli.terminal import complain
 from orderflow.errors import OrderflowError, SettingsError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
-app.command()(status)
-app.command()(config)
-app.command()(demo)
-app.command()(load)
-app.command()(rebuild)
-app.command()(republish)
-app.command()(audit)
-app.add_typer(stack.app, name="stack")
-app.add_typer(outbox.app, name="outbox")
-app.add_typer(skipped.app, name="skipped")
-app.add_typer(alerts.app, name="alerts")
+#: In the sequence of the help. Each is a function of its name in a module of its name; a group is that module's `app`.
+COMMANDS = (
+    "status",
+    "top",
+    "orders",
+    "timeline",
+    "event",
+    "outbox",
+    "skipped",
+    "alerts",
+    "audit",
+    "rebuild",
+    "republish",
+    "demo",
+    "load",
+    "stack",
+    "config",
+)
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands by their names. A module is imported when its command is asked for: some import Kafka's client."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(COMMANDS))
+
+    def __getitem__(self, name: str) -> Any:
+        if self.data[name] is None:
+            self.data[name] = _load(name)
+        return self.data[name]
+
+
+def _load(name: str) -> Any:
+    module = importlib.import_module(f"orderflow.cli.{name}")
+    if hasattr(module, "app"):
+        group = typer.main.get_group(module.app)
+        group.name = name
+        return group
+    one = typer.Typer(add_completion=False)
+    one.command(name)(getattr(module, name))
+    return typer.main.get_command(one)
+
+
+class Orderflow(TyperGroup):
+    """The whole of it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Commands()
+
+
+app = typer.Typer(cls=Orderflow, no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 
 def main() -> None:
@@ -38,7 +74,7 @@ def main() -> None:
     try:
         app()
     except OrderflowError as error:
-        typer.echo(f"orderflow: {error}", err=True)
+        complain(error)
         sys.exit(os.EX_CONFIG if isinstance(error, SettingsError) else 1)
 
 

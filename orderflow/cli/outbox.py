@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orderflow.cli.completing import one_of, order_ids
 from orderflow.cli.terminal import (
     AuthorOption,
     JsonOption,
@@ -35,15 +36,21 @@ Names = Annotated[list[str], typer.Argument(metavar="ID...", help="Numbers or ev
 @app.command(name="list")
 def list_(
     *,
-    state: Annotated[str, typer.Option(metavar="STATE", help=f"One of {', '.join(STATES)}.")] = "undelivered",
-    order: Annotated[str | None, typer.Option(metavar="ORDER_ID", help="Of this order only.")] = None,
+    state: Annotated[
+        str, typer.Option(metavar="STATE", autocompletion=one_of(STATES), help=f"One of {', '.join(STATES)}.")
+    ] = "undelivered",
+    order: Annotated[
+        str | None, typer.Option(metavar="ORDER_ID", autocompletion=order_ids, help="Of this order only.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")] = 100,
     stack: StackOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """List events in order of arrival, and how much waits.
 
-    Examples: `orderflow outbox list`, `orderflow outbox list --state held --json`.
+    For example:
+    $ orderflow outbox list
+    $ orderflow outbox list --state held --json
     """
     if state not in STATES:
         fail(f"{state!r} is no state; give one of {', '.join(STATES)}")
@@ -69,7 +76,8 @@ def show(
 ) -> None:
     """Show one event with its payload and headers.
 
-    Example: `orderflow outbox show 17`.
+    For example:
+    $ orderflow outbox show 17
     """
     desk = OutboxDesk(outbox_settings_of(stack))
     found = [shown_with_payload(entry) for entry in _found(desk, name)]
@@ -77,8 +85,8 @@ def show(
         show_json({"events": found})
         return
     for event in found:
-        headers = [("header", f"{name}: {value}") for name, value in event.pop("headers").items()]
-        show_fields([*event.items(), *headers])
+        headers = [("header", f"{name}: {value}") for name, value in event["headers"].items()]
+        show_fields([*((name, value) for name, value in event.items() if name != "headers"), *headers])
 
 
 @app.command()
@@ -91,7 +99,9 @@ def retry(
 ) -> None:
     """Let held events be sent again, once what Kafka refused them for is mended.
 
-    Examples: `orderflow outbox retry 17`, `orderflow outbox retry --all`.
+    For example:
+    $ orderflow outbox retry 17
+    $ orderflow outbox retry --all
     """
     if bool(names) == all_:
         fail("give the ids of held events, or --all")
@@ -112,7 +122,8 @@ def discard(
 ) -> None:
     """Give held events up for good, so that the later ones of their orders go on. Their callers were told otherwise.
 
-    Example: `orderflow outbox discard 17 --reason "too large for the topic, sent again in two parts"`.
+    For example:
+    $ orderflow outbox discard 17 --reason "too large for the topic, sent again in two parts"
     """
     if not reason.strip():
         fail("the reason is blank; say why with --reason TEXT")

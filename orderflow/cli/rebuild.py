@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from orderflow.cli.terminal import JsonOption, StackOption, fail, settings_of, show_json
+from orderflow.cli.terminal import JsonOption, StackOption, fail, settings_of, show_json, tidy_up_when_ended
 from orderflow.process import StopFlag, exclusive_lock
 from orderflow.rebuild.rebuild import Rebuild
 from orderflow.rebuild.scratch import from_scratch
@@ -58,12 +57,15 @@ def rebuild(
     The order-consumer is stopped for it, with --dry-run, too, and while you are asked; then it is started again.
     Stopped or killed in between, the old ones stay. Exit code 1: refused, or not confirmed.
 
-    Examples: `orderflow rebuild --dry-run`, `orderflow rebuild --yes`, `orderflow rebuild --from-scratch`.
+    For example:
+    $ orderflow rebuild --dry-run
+    $ orderflow rebuild --yes
+    $ orderflow rebuild --from-scratch
     """
     if scratch and dry_run:
         fail("--from-scratch does not go with --dry-run")
     settings = settings_of(stack)
-    _tidy_up_when_ended()
+    tidy_up_when_ended()
     with _consumer_stopped(stack, quiet=as_json), _writers_lock(settings), _troubles_told(settings, scratch=scratch):
         if scratch:
             with _progress(quiet=as_json) as tell:
@@ -101,13 +103,6 @@ def _confirmed(found: Differences, *, may_ask: bool) -> bool:
     return typer.confirm(
         f"{found.total} rows differ. Nothing is applied until you answer. Let the new ones take effect?"
     )
-
-
-def _tidy_up_when_ended() -> None:
-    """Take a signal as Ctrl-C: start what was stopped. A terminal that goes away sends one, too."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager

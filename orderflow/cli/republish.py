@@ -39,7 +39,9 @@ def republish(
     The events are put at the log's end, each order's in sequence. Do it before new events come: `supervisorctl stop
     cart-service`. Asked again while they are under way, or later, nothing is sent twice.
 
-    Examples: `orderflow republish --dry-run`, `orderflow republish --yes --wait 600`.
+    For example:
+    $ orderflow republish --dry-run
+    $ orderflow republish --yes --wait 600
     """
     work = Republishing(outbox_settings_of(stack), wait)
     if not as_json:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
+from orderflow.cli.completing import one_of, skip_ids
+from orderflow.cli.filters import Filter, filtered
 from orderflow.cli.healing import carry_out, chosen, show_changes
 from orderflow.cli.terminal import (
     AuthorOption,
@@ -24,12 +25,10 @@ from orderflow.cli.terminal import (
     text_of,
 )
 from orderflow.clock import moment
-from orderflow.events import SkipReason
 from orderflow.healing import shown
 from orderflow.healing.desk import HealingDesk
 from orderflow.healing.wishes import Discard, Redrive
 from orderflow.store.rows import SKIP_STATES, parse_place_id, place_id
-from orderflow.store.skips import Wanted
 from orderflow.wording import plain
 
 if TYPE_CHECKING:
@@ -40,15 +39,9 @@ app = typer.Typer(no_args_is_help=True, help="See what could not be applied, men
 
 STATES = (*SKIP_STATES, "all")
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `list` shows them: 1-3-42.")]
-ReasonOption = Annotated[
-    str | None, typer.Option("--reason", metavar="REASON", help="Only those skipped for it, e.g. unknown_order.")
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="ID...", autocompletion=skip_ids, help="As `list` shows them: 1-3-42.")
 ]
-OrderOption = Annotated[str | None, typer.Option("--order", metavar="ORDER_ID", help="Only those about this order.")]
-SinceOption = Annotated[
-    datetime | None, typer.Option("--since", help="Only those that came to the topic then or later, local time.")
-]
-UntilOption = Annotated[datetime | None, typer.Option("--until", help="Only those that came to the topic before.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All that are open.")]
 SimulateOption = Annotated[bool, typer.Option("--simulate", help="Only show what would come of it.")]
 IfLastOption = Annotated[
@@ -62,24 +55,26 @@ WaitOption = Annotated[
 
 
 @app.command(name="list")
-def list_(  # noqa: PLR0913 (a command's options)
+@filtered
+def list_(
     *,
-    state: Annotated[str, typer.Option(metavar="STATE", help=f"One of {', '.join(STATES)}.")] = "open",
-    reason: ReasonOption = None,
-    order: OrderOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    state: Annotated[
+        str, typer.Option(metavar="STATE", autocompletion=one_of(STATES), help=f"One of {', '.join(STATES)}.")
+    ] = "open",
+    meant: Filter,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")] = 100,
     stack: StackOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """List skipped messages, newest first, and count them by reason.
 
-    Examples: `orderflow skipped list`, `orderflow skipped list --reason unknown_order --since 2026-11-23 --json`.
+    For example:
+    $ orderflow skipped list
+    $ orderflow skipped list --reason unknown_order --since 2026-11-23 --json
     """
     if state not in STATES:
         fail(f"{state!r} is no state; give one of {', '.join(STATES)}")
-    wanted = _wanted(reason, order, since, until)._replace(state=None if state == "all" else state)  # type: ignore[arg-type]
+    wanted = meant.wanted()._replace(state=None if state == "all" else state)  # type: ignore[arg-type]
     desk = HealingDesk(settings_of(stack))
     counts = desk.skips.counts(wanted)
     rows = [row.skip for row in desk.skips.newest(wanted, limit)]
@@ -95,36 +90,38 @@ def list_(  # noqa: PLR0913 (a command's options)
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it: 1-3-42.")],
+    name: Annotated[str, typer.Argument(metavar="ID", autocompletion=skip_ids, help="As `list` shows it: 1-3-42.")],
     *,
     stack: StackOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Show one skipped message with its payload and headers, and what was asked for it.
 
-    Example: `orderflow skipped show 1-3-42`.
+    For example:
+    $ orderflow skipped show 1-3-42
     """
     desk = HealingDesk(settings_of(stack))
     skip = _find(desk, name)
     controls = [shown.control_shown(row) for row in desk.skips.controls_of(skip.place)]
     entry = desk.under_way([skip]).get(place_id(skip.place))
     under_way = None if entry is None else shown.under_way_shown(entry)
-    members = shown.skip_with_payload(skip) | {"lastOffset": desk.last_offset(skip)}
+    kept, last = shown.skip_with_payload(skip), desk.last_offset(skip)
     if as_json:
-        show_json({"skippedMessage": members | {"controls": controls, "underWay": under_way}})
+        show_json({"skippedMessage": {**kept, "lastOffset": last, "controls": controls, "underWay": under_way}})
         return
-    headers = [("header", f"{one['name']}: {one['value']}") for one in members.pop("headers")]
+    headers = [("header", f"{one['name']}: {one['value']}") for one in kept["headers"]]
     asked = [
         ("asked", f"{one['type']} by {one['author']} at offset {one['offset']}: {one['verdict']}. {one['detail']}")
         for one in controls
     ]
     asked += [("because", one["reason"]) for one in controls if one["reason"]]
     waits = [("under way", f"{under_way['eventId']}, {under_way['state']}")] if under_way else []
-    fields = [(name, value) for name, value in members.items() if not name.endswith("Base64")]
-    show_fields([*fields, *headers, *asked, *waits])
+    fields = [(name, value) for name, value in kept.items() if name != "headers" and not name.endswith("Base64")]
+    show_fields([*fields, ("lastOffset", last), *headers, *asked, *waits])
 
 
 @app.command()
+@filtered
 def redrive(  # noqa: PLR0913 (a command's options)
     names: Ids = None,
     *,
@@ -143,23 +140,20 @@ def redrive(  # noqa: PLR0913 (a command's options)
     ] = False,
     simulate: SimulateOption = False,
     wait: WaitOption = 30.0,
-    reason: ReasonOption = None,
-    order: OrderOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    meant: Filter,
     all_: AllOption = False,
     stack: StackOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Let skipped messages take effect in their place, mended or as they were; see first with --simulate.
 
-    Examples: `orderflow skipped redrive 1-3-42 --event mended.json --simulate`,
-    `orderflow skipped redrive --reason internal_error --because "the bug is mended"`.
+    For example:
+    $ orderflow skipped redrive 1-3-42 --event mended.json --simulate
+    $ orderflow skipped redrive --reason internal_error --because "the bug is mended"
     """
     settings = settings_of(stack)
     desk = HealingDesk(settings)
-    wanted = _wanted(reason, order, since, until)
-    skips = chosen(desk, [_find(desk, name) for name in names or []], wanted, all_=all_, as_json=as_json)
+    skips = chosen(desk, [_find(desk, name) for name in names or []], meant.wanted(), all_=all_, as_json=as_json)
     if event is not None and len(skips) != 1:
         fail(f"--event is for one skipped message, and {len(skips)} are meant")
     wish = Redrive(
@@ -174,6 +168,7 @@ def redrive(  # noqa: PLR0913 (a command's options)
 
 
 @app.command()
+@filtered
 def discard(  # noqa: PLR0913 (a command's options)
     names: Ids = None,
     *,
@@ -182,21 +177,18 @@ def discard(  # noqa: PLR0913 (a command's options)
     if_last: IfLastOption = None,
     simulate: SimulateOption = False,
     wait: WaitOption = 30.0,
-    reason: ReasonOption = None,
-    order: OrderOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    meant: Filter,
     all_: AllOption = False,
     stack: StackOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Give skipped messages up for good. A late copy of one does not come back to life.
 
-    Example: `orderflow skipped discard 1-3-42 --because "a test of the shop's"`.
+    For example:
+    $ orderflow skipped discard 1-3-42 --because "a test of the shop's"
     """
     desk = HealingDesk(settings_of(stack))
-    wanted = _wanted(reason, order, since, until)
-    skips = chosen(desk, [_find(desk, name) for name in names or []], wanted, all_=all_, as_json=as_json)
+    skips = chosen(desk, [_find(desk, name) for name in names or []], meant.wanted(), all_=all_, as_json=as_json)
     wish = Discard(author=text_of(author or login_name()), reason=text_of(because), if_last=if_last)
     _do(desk, skips, _checked(wish), simulate=simulate, wait_s=wait, as_json=as_json)
 
@@ -209,16 +201,6 @@ def _do(
         show_changes(desk.preview(prepared.remedies), prepared.left_out, as_json=as_json)
     else:
         carry_out(desk, prepared, wait_s, as_json=as_json)
-
-
-def _wanted(reason: str | None, order: str | None, since: datetime | None, until: datetime | None) -> Wanted:
-    if reason is not None and reason not in list(SkipReason):
-        fail(f"{reason!r} is no reason; give one of {', '.join(SkipReason)}")
-    return Wanted("open", reason, order, _ms(since), _ms(until))
-
-
-def _ms(at: datetime | None) -> int | None:
-    return None if at is None else round(at.timestamp() * 1000)
 
 
 def _find(desk: HealingDesk, name: str) -> SkippedRow:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from orderflow.cli.terminal import JsonOption, show_json
+from orderflow.client import urls_of
 from orderflow.stack import Stack
 
 if TYPE_CHECKING:
-    from orderflow.settings import Settings
+    from collections.abc import Callable
 
 
 class _NewByDefault(TyperGroup):
@@ -31,54 +33,93 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The stack's fold
 
 
 @app.command()
-def new(directory: Directory) -> None:
-    """Make a folder with an isolated stack on ports of its own. `orderflow stack DIR` is short for this."""
+def new(directory: Directory, *, as_json: JsonOption = False) -> None:
+    """Make a folder with an isolated stack on ports of its own. `orderflow stack DIR` is short for this.
+
+    For example:
+    $ orderflow stack new /var/tmp/second
+    $ orderflow stack /var/tmp/second --json
+    """
     stack = Stack.create(directory)
+    if as_json:
+        show_json(_shown(stack))
+        return
     typer.echo(f"made a stack in {stack.directory}; `orderflow stack up {directory}` starts it")
-    _tell_urls(stack.settings)
+    _tell_urls(stack)
 
 
 @app.command()
 def up(
     directory: Directory = Path(),
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="How long to wait.")] = 90,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
-    """Start a stack, or what is stopped in it, and wait until nothing is degraded."""
+    """Start a stack, or what is stopped in it, and wait until nothing is degraded.
+
+    For example:
+    $ orderflow stack up
+    $ orderflow stack up /var/tmp/second --timeout 180 --json
+    """
     begin = time.monotonic()
     stack = Stack.open(directory)
-    stack.up(timeout, tell=typer.echo)
-    typer.echo(f"ready in {time.monotonic() - begin:.1f} s")
-    _tell_urls(stack.settings)
+    stack.up(timeout, tell=_telling(quiet=as_json))
+    seconds = time.monotonic() - begin
+    if as_json:
+        show_json(_shown(stack) | {"seconds": round(seconds, 1), "programs": stack.status()})
+        return
+    typer.echo(f"ready in {seconds:.1f} s")
+    _tell_urls(stack)
     _tell_commands(stack)
 
 
 @app.command()
-def down(directory: Directory = Path()) -> None:
-    """Stop a stack, Kafka last, and wait until it is gone."""
+def down(directory: Directory = Path(), *, as_json: JsonOption = False) -> None:
+    """Stop a stack, Kafka last, and wait until it is gone.
+
+    For example:
+    $ orderflow stack down
+    $ orderflow stack down /var/tmp/second --json
+    """
     begin = time.monotonic()
-    if Stack.open(directory).down():
-        typer.echo(f"stopped in {time.monotonic() - begin:.1f} s")
+    stack = Stack.open(directory)
+    stopped = stack.down()
+    seconds = time.monotonic() - begin
+    if as_json:
+        show_json({"directory": str(stack.directory), "stopped": stopped, "seconds": round(seconds, 1)})
     else:
-        typer.echo("nothing runs here")
+        typer.echo(f"stopped in {seconds:.1f} s" if stopped else "nothing runs here")
 
 
-def _tell_urls(settings: Settings) -> None:
+def _telling(*, quiet: bool) -> Callable[[str], None]:
+    """Tell what changes, on stderr where stdout is for machines."""
+    return lambda line: typer.echo(line, err=quiet)
+
+
+def _shown(stack: Stack) -> dict[str, Any]:
+    cart, order = urls_of(stack.settings)
+    return {
+        "directory": str(stack.directory),
+        "cartService": cart,
+        "orderService": order,
+        "kafka": stack.settings.kafka_bootstrap_servers,
+    }
+
+
+def _tell_urls(stack: Stack) -> None:
+    cart, order = urls_of(stack.settings)
     typer.echo(f"""
-  cart_service   {_url(settings.http_host, settings.cart_port)}
-  order_service  {_url(settings.http_host, settings.order_port)}
-  Kafka          {settings.kafka_bootstrap_servers}""")
+  cart_service   {cart}
+  order_service  {order}
+  Kafka          {stack.settings.kafka_bootstrap_servers}""")
 
 
 def _tell_commands(stack: Stack) -> None:
-    settings = stack.settings
+    cart, order = urls_of(stack.settings)
     elsewhere = "" if stack.directory == Path.cwd() else f" --stack {stack.directory}"
     typer.echo(f"""
 Try:
-  curl -X POST {_url(settings.http_host, settings.cart_port)}/create-order \\
+  curl -X POST {cart}/create-order \\
        -H 'Content-Type: application/json' -d '{{"orderId": "ord-1", "itemsNum": 2}}'
-  curl '{_url(settings.http_host, settings.order_port)}/order-details?orderId=ord-1'
+  curl '{order}/order-details?orderId=ord-1'
   {sys.argv[0]} status{elsewhere}""")
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://{host}:{port}"

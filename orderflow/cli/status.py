@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orderflow.cli.terminal import JsonOption, StackOption, show_json, show_table
+from orderflow.cli.terminal import JsonOption, StackOption, clock, show_json, show_table
 from orderflow.errors import NoSupervisor
 from orderflow.stack import POLL_S, Stack
 
@@ -31,7 +31,12 @@ def status(
     wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so long for all to be well.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what runs. Exit code 0: all is well, 3: something does not run or is degraded, 4: no supervisord."""
+    """Show what runs. Exit code 0: all is well, 3: something does not run or is degraded, 4: no supervisord.
+
+    For example:
+    $ orderflow status
+    $ orderflow status --wait 30 --json
+    """
     opened = Stack.open(stack)
     deadline = time.monotonic() + wait
     code, rows, problem = _look(opened)
@@ -58,11 +63,5 @@ def _look(stack: Stack) -> tuple[ExitCode, list[Row], str | None]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     pid = "-" if row.pid is None else str(row.pid)
-    uptime = "-" if row.uptime_s is None else _duration(row.uptime_s)
+    uptime = "-" if row.uptime_s is None else clock(row.uptime_s)
     return row.program, row.state, pid, uptime, "ok" if row.ok else "LOOK", row.says
-
-
-def _duration(seconds: int) -> str:
-    minutes, s = divmod(seconds, 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02}:{s:02}"

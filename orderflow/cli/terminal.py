@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import io
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,11 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orderflow.client import Client
 from orderflow.settings import Settings
 from orderflow.stack import CONF, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+#: How long a service may take to answer; a write may take the 16 s that docs/http.md allows it.
+CLIENT_TIMEOUT_S = 20.0
 
 #: A command that needs a stack takes ``stack: StackOption = Path()``.
 StackOption = Annotated[Path, typer.Option("--stack", metavar="DIR", help="The stack's folder.", show_default="here")]
@@ -37,6 +45,11 @@ def settings_of(directory: Path) -> Settings:
     if (directory / CONF).exists():
         return Stack.open(directory).settings
     return Settings.from_env()
+
+
+def client_of(directory: Path) -> Client:
+    """A client of the services of the stack in a folder."""
+    return Client.from_settings(settings_of(directory), timeout_s=CLIENT_TIMEOUT_S, retries=1)
 
 
 def outbox_settings_of(directory: Path) -> Settings:
@@ -65,13 +78,32 @@ def text_of(argument: str) -> str:
 
 def fail(problem: str) -> NoReturn:
     """End with exit code 1, and say why."""
-    typer.echo(f"orderflow: {problem}", err=True)
+    complain(problem)
     raise typer.Exit(1)
 
 
-def show_json(value: object) -> None:
-    """One document, indented."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+def complain(problem: object) -> None:
+    """Say on stderr what went wrong."""
+    typer.echo(f"orderflow: {printable(problem)}", err=True)
+
+
+def tidy_up_when_ended() -> None:
+    """Take SIGTERM as Ctrl-C, and a terminal that goes away, too: what was begun is put in order first."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
+
+
+#: Columns of what is drawn into a file or a pipe: nothing is wrapped.
+PLAIN_WIDTH = 10_000
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def show_json(value: object, *, one_line: bool = False) -> None:
+    """One document, indented, or in one line."""
+    document = _encoder.encode(value).decode()
+    typer.echo(document if one_line else msgspec.json.format(document, indent=2))
 
 
 def printable(value: object) -> str:
@@ -79,7 +111,51 @@ def printable(value: object) -> str:
     return _CONTROL_CHARACTERS.sub(lambda found: ascii(found[0])[1:-1], str(value))
 
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+def in_one_line(value: object) -> str:
+    """The same, where it must not break the line either."""
+    return printable(value).replace("\n", "\\n").replace("\t", "\\t")
+
+
+#: Those of ASCII and Latin-1 but for tab and line feed; separators of lines, and what turns the direction of writing.
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def draw(drawing: RenderableType) -> None:
+    """Something drawn: as wide as the terminal, with colours; elsewhere as wide as it is, and plain."""
+    if sys.stdout.isatty():
+        Console().print(drawing)
+        return
+    console = Console(file=io.StringIO(), width=PLAIN_WIDTH)
+    with console.capture() as captured:
+        console.print(drawing)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
+
+
+def clock(seconds: int) -> str:
+    """Say how long something runs: hours, minutes, seconds."""
+    minutes, s = divmod(seconds, _MINUTE)
+    hours, m = divmod(minutes, _MINUTE)
+    return f"{hours}:{m:02}:{s:02}"
+
+
+def duration(seconds: float) -> str:
+    """Say how long something took, in its two largest units; clocks that differ make it negative."""
+    if seconds < 0:
+        return "-" + duration(-seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    minutes, s = divmod(round(seconds), _MINUTE)
+    hours, m = divmod(minutes, _MINUTE)
+    days, h = divmod(hours, 24)
+    units = [(days, "d"), (h, "h"), (m, "min"), (s, "s")]
+    first = next(number for number, (count, _) in enumerate(units) if count)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2])
+
+
+_MINUTE = 60
 
 
 def show_fields(fields: Sequence[tuple[str, object]]) -> None:

@@ -128,7 +128,7 @@ def damaged(stack: Stack) -> str:
         (("redrive", "NAME", "--event", "/nowhere.json"), "the mended event cannot be read"),
         (("redrive", "NAME", "--author", " "), "author"),
         (("discard", "NAME", "--because", ""), "reason"),
-        (("redrive", "NAME"), "(invalid-event)"),
+        (("redrive", "NAME"), "(no-event)"),
     ],
 )
 def test_what_cannot_be_done_is_said_on_stderr(

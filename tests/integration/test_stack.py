@@ -175,7 +175,9 @@ def test_status_has_an_exit_code_for_each_case(kafka_alone: Stack) -> None:
     here = kafka_alone.directory
     assert _orderflow(here, "status").returncode == 4
 
-    assert _orderflow(here, "stack", "up").returncode == 0
+    up = _orderflow(here, "stack", "up", "--json")
+    assert (up.returncode, json.loads(up.stdout)["programs"][0]["state"]) == (0, "RUNNING")
+    assert "kafka: " in up.stderr, "what it tells on the way"
     well = _orderflow(here, "status", "--json")
     assert well.returncode == 0
     (kafka, *others) = json.loads(well.stdout)["programs"]
@@ -188,6 +190,7 @@ def test_status_has_an_exit_code_for_each_case(kafka_alone: Stack) -> None:
     assert "LOOK" in degraded.stdout
     assert _orderflow(here, "stack", "down").stdout.startswith("stopped in ")
     assert _orderflow(here, "stack", "down").stdout == "nothing runs here\n"
+    assert json.loads(_orderflow(here, "stack", "down", "--json").stdout)["stopped"] is False
 
 
 def test_plain_supervisor_commands_work_in_a_stack_s_folder(kafka_alone: Stack) -> None:
@@ -276,7 +279,8 @@ def test_commands_say_in_one_line_what_is_wrong(tmp_path: Path) -> None:
 
 def test_config_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
     secret = {"ORDERFLOW_TOKEN": "x"}
-    _orderflow(tmp_path, "stack", "mine")
+    made = json.loads(_orderflow(tmp_path, "stack", "mine", "--json").stdout)
+    assert made["directory"] == str(tmp_path / "mine")
     shown = json.loads(_orderflow(tmp_path, "config", "--json", "--stack", "mine", **secret).stdout)
     outside = json.loads(_orderflow(tmp_path, "config", "--json", **secret).stdout)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from unittest.mock import patch
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from orderflow.cli.main import main
 
 
 class Folder(Protocol):
@@ -46,3 +51,37 @@ def run(stack: Folder, *arguments: str, stdin: str | None = None) -> subprocess.
         timeout=120,
         check=False,
     )
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_here(stack: Folder, *arguments: str) -> Ended:
+    """The same, within this process and with ``--stack``, which saves its start: for what sets no signal handler."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    argv = ["orderflow", *arguments, "--stack", str(stack.directory)]
+    with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    assert isinstance(code, int)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers behind these words; the last one is what was begun."""
+    script = Path(sys.executable).with_name("orderflow")
+    line = shlex.join(["orderflow", *words[:-1]]) + f" {words[-1]}"
+    env = os.environ | {
+        "_ORDERFLOW_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words)),
+    }
+    done = subprocess.run([script], env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr == ""
+    return done.stdout.split()

@@ -2,88 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from orderflow.client import NO_ANSWER, Answer, Client
 from orderflow.settings import Settings
+from tests.support.scripted import scripted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.scripted import Script
 
 ORDER = {"orderId": "ord-1", "status": "new"}
 PUBLISHED = {"order": ORDER, "eventId": "e-1", "outcome": "published", "partition": 3, "offset": 14}
 UNAVAILABLE = {"status": 503, "error": "later", "outcome": "refused", "eventId": "e-1"}
 
-#: A scripted answer that breaks the connection instead.
-BREAK = None
-
-
-class Script(ThreadingHTTPServer):
-    """A real HTTP server that gives the answers of a script, and keeps what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: list[tuple[int, Any, dict[str, str]] | None] = []
-        self.asked: list[tuple[str, str, dict[str, str], Any]] = []
-        self.connections = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def will_answer(self, status: int, body: object, **headers: str) -> None:
-        self.answers.append((status, body, headers))
-
-    def will_break(self) -> None:
-        self.answers.append(BREAK)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Script
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections += 1
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.asked.append((self.command, self.path, headers, json.loads(body) if body else None))
-        answer = self.server.answers.pop(0)
-        if answer is BREAK:
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-            return
-        status, given, extra = answer
-        raw = given if isinstance(given, bytes) else json.dumps(given).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(raw)))
-        for name, value in extra.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(raw)
-
-    do_POST = do_PUT = do_GET  # noqa: N815 (named by the standard library)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[Script]:
-    with Script() as script:
-        threading.Thread(target=script.serve_forever, args=(0.01,)).start()
+    with scripted() as script:
         yield script
-        script.shutdown()
 
 
 @pytest.fixture
@@ -194,9 +136,40 @@ def test_a_later_refusal_does_not_undo_an_unknown(server: Script, client: Client
     assert (answer.status, answer.outcome) == (503, "unknown")
 
 
-def test_retries_without_a_key_are_an_error(client: Client) -> None:
-    with pytest.raises(ValueError, match="retries need an idempotency_key"):
-        client.update_order("ord-1", "shipped", retries=1)
+def test_retries_without_a_key_get_one(server: Script, client: Client) -> None:
+    """Without, each attempt would be another event."""
+    server.will_break()
+    server.will_answer(200, PUBLISHED)
+
+    assert client.update_order("ord-1", "shipped", retries=1).outcome == "published"
+    first, second = (asked[2]["idempotency-key"] for asked in server.asked)
+    assert first == second != ""
+
+
+def test_a_retry_waits_as_long_as_the_service_asks(server: Script, client: Client) -> None:
+    server.will_answer(503, UNAVAILABLE, Retry_After="0.3")
+    server.will_answer(200, PUBLISHED)
+    begin = time.monotonic()
+
+    client.update_order("ord-1", "shipped", retries=1)
+
+    assert time.monotonic() - begin >= 0.3
+
+
+def test_a_refusal_that_waiting_does_not_mend_is_not_repeated(server: Script, client: Client) -> None:
+    """A 503 without ``Retry-After``: Kafka refuses this very event. A 4xx, of course, neither."""
+    for status in (503, 400):
+        server.will_answer(status, UNAVAILABLE)
+        assert client.update_order("ord-1", "shipped", retries=5).status == status
+
+    assert len(server.asked) == 2
+
+
+def test_a_crash_is_unknown_and_worth_another_attempt(server: Script, client: Client) -> None:
+    server.will_answer(500, {"error": "crashed"})
+    server.will_answer(200, PUBLISHED)
+
+    assert client.update_order("ord-1", "shipped", retries=1).outcome == "published"
 
 
 def test_a_connection_that_was_closed_while_idle_is_replaced(server: Script, client: Client) -> None:
@@ -241,6 +214,19 @@ def test_waiting_ends_with_the_wanted_status(server: Script, client: Client) -> 
     assert client.wait_for_order("ord-1", until="shipped")["status"] == "shipped"
 
 
+def test_waiting_lets_the_service_wait_for_one_s_own_write_first(server: Script, client: Client) -> None:
+    """Then it looks as ever: a write that was skipped does not end the wait."""
+    server.will_answer(200, PUBLISHED)
+    server.will_answer(409, {"type": "/problems/event-skipped"})
+    server.will_answer(200, {"order": ORDER})
+
+    client.update_order("ord-1", "shipped")
+
+    assert client.wait_for_order("ord-1") == ORDER
+    assert server.asked[1][1] == "/order-details?orderId=ord-1&after=e-1&wait=10.000"
+    assert server.asked[2][1] == "/order-details?orderId=ord-1"
+
+
 def test_waiting_in_vain_says_what_was_answered_last(server: Script, client: Client) -> None:
     server.answers = [(404, {"error": "no such order"}, {})] * 100
 
@@ -260,7 +246,7 @@ def test_a_body_that_is_no_json_is_text(server: Script, client: Client) -> None:
 def test_it_finds_the_services_by_the_settings(host: str, url: str) -> None:
     client = Client.from_settings(Settings(http_host=host, cart_port=5010, order_port=5011))
 
-    assert client._urls == {"cart": f"http://{url}:5010", "order": f"http://{url}:5011"}
+    assert client.urls == {"cart": f"http://{url}:5010", "order": f"http://{url}:5011"}
 
 
 def test_an_answer_cannot_be_changed() -> None:

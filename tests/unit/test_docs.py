@@ -21,10 +21,12 @@ from orderflow.broker import PARTITIONS
 from orderflow.broker.topic import CONFIG, dead_letter_config
 from orderflow.events import TYPES, SkipReason
 from orderflow.settings import Settings, variable
-from orderflow.wsgi.problems import for_status
+from orderflow.wsgi import problems
 from tests.support.documents import DOCS, compared, documents, nodes, planted, read, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orderflow.wsgi.service import Service
 
 
@@ -146,51 +148,54 @@ def test_a_drift_of_the_routes_is_found(services: dict[str, Service], old: str, 
 # Problem types.
 
 
-def raised_problems() -> set[str]:
-    """Every ``Problem(status, kind, …)``, the errors that handlers turn into one, and what Bottle's own become."""
-    found = {
-        f"/problems/{for_status(status, '').kind} {status}"
-        for status in (400, 404, 405, 413, 500)  # Bottle and our guards decide on these
-    }
-    for node in nodes():
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-            continue
-        constants = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant)]
-        match node.func.id, constants:
-            case "Problem", [int(status), str(kind)]:
-                found.add(f"/problems/{kind} {status}")
-            case (("InvalidBody" | "InvalidMending"), [str(reason), *_]):
-                found.add(f"/problems/{reason} 400")
-            case "HealingRefused", [str(reason), *_]:
-                found.add(f"/problems/{reason} 409")
-    return found
+#: What passes on an error's reason, which is a literal where that is raised.
+PASSED_ON = ("InvalidBody", "InvalidMending", "HealingRefused")
 
 
-def documented_problems(text: str) -> set[str]:
-    return {f"{kind} {cells[0]}" for kind, cells in table(text, r"/problems/[a-z-]+").items()}
+def raised_problems(found: Iterable[ast.AST]) -> set[str]:
+    """The kinds of every ``Problem(Kind.…)``, and the reasons of errors that handlers turn into one."""
+    raised = set()
+    for node in found:
+        match node:
+            case ast.Call(func=ast.Name(id="Problem"), args=[kind, *_]):
+                raised |= {name.lower().replace("_", "-") for name in _kinds_in(kind)}
+            case ast.Call(func=ast.Name(id=error), args=[ast.Constant(value=str(reason)), *_]) if error in PASSED_ON:
+                raised.add(reason)
+    return raised
 
 
-def test_every_problem_type_is_documented_with_its_status() -> None:
-    code = raised_problems()
-
-    assert {"/problems/unknown-order 404", "/problems/invalid-body 400", "/problems/no-such-route 404"} <= code
-    assert compared("the problem", code, documented_problems(read(DOCS / "http.md")), "docs/http.md") == []
-
-
-def test_problem_types_are_literal_where_they_are_raised() -> None:
-    """Else the finder would miss them: only the four places that pass one on may compute it."""
-    computed = [
-        ast.unparse(node)[:60]
-        for node in nodes()
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in ("Problem", "InvalidBody", "InvalidMending", "HealingRefused")
-        and not any(
-            isinstance(argument, ast.Constant) and isinstance(argument.value, str) for argument in node.args[:2]
-        )
+def _kinds_in(expression: ast.AST) -> list[str]:
+    return [
+        node.attr
+        for node in ast.walk(expression)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Kind"
     ]
 
-    assert len(computed) == 4, computed
+
+def documented_problems(text: str) -> dict[str, list[str]]:
+    return {kind.removeprefix("/problems/"): cells for kind, cells in table(text, r"/problems/[a-z-]+").items()}
+
+
+def problem_problems(text: str) -> list[str]:
+    """Each kind has a row, with its status and what the code says that it means."""
+    rows = documented_problems(text)
+    told = {kind: cells for kind, cells in rows.items() if kind in list(problems.Kind)}
+    return compared("the problem", {str(kind) for kind in problems.Kind}, set(rows), "docs/http.md") + [
+        f"{kind} is {problems.Kind(kind).status}, {problems.Kind(kind).meaning!r}, and docs/http.md says {cells}"
+        for kind, cells in told.items()
+        if cells != [str(problems.Kind(kind).status), problems.Kind(kind).meaning]
+    ]
+
+
+def test_every_problem_type_is_documented_with_its_status_and_meaning() -> None:
+    assert problem_problems(read(DOCS / "http.md")) == []
+
+
+def test_every_problem_type_is_raised_and_what_is_raised_is_one() -> None:
+    """A reason that the core gives must be one of the kinds, too: else its caller would see a crash."""
+    assert compared("the problem", raised_problems(nodes()), {str(kind) for kind in problems.Kind}, "Kind") == []
+    planted_faults = ast.parse("raise InvalidBody('no-kind', 'x'); raise Problem(Kind.UNKNOWN_ORDER, 'x')")
+    assert raised_problems(ast.walk(planted_faults)) == {"no-kind", "unknown-order"}
 
 
 @pytest.mark.parametrize(
@@ -200,12 +205,11 @@ def test_problem_types_are_literal_where_they_are_raised() -> None:
         ("| `/problems/foreign-host` |", "| `/problems/strange-host` |"),
         ("| `/problems/skip-closed` | 409 |", "| `/problems/skip-closed` | 400 |"),
         ("| `/problems/wrong-order` |", "| `/problems/other-order` |"),
+        ("| There is no such path. |", "| There is no such route. |"),
     ],
 )
 def test_a_drift_of_the_problems_is_found(old: str, new: str) -> None:
-    text = planted(read(DOCS / "http.md"), old, new)
-
-    assert raised_problems() != documented_problems(text)
+    assert problem_problems(planted(read(DOCS / "http.md"), old, new))
 
 
 # Alerts.
@@ -328,23 +332,30 @@ def test_the_dead_letter_topic_is_described_as_it_is_made() -> None:
 
 
 def exported_metrics(services: dict[str, Service]) -> set[str]:
-    """The names on /metrics, without the ``_created`` gauge that each counter and histogram brings."""
+    """The names on /metrics with their types."""
     exported = "\n".join(service.metrics.render().decode() for service in services.values())
-    return {name for name in re.findall(r"^# TYPE (\S+) ", exported, re.MULTILINE) if not name.endswith("_created")}
+    return {" ".join(found) for found in re.findall(r"^# TYPE (\S+) (\S+)$", exported, re.MULTILINE)}
 
 
 def documented_metrics(text: str) -> set[str]:
-    return set(table(text, "orderflow_[a-z_]+"))
+    return {f"{name} {cells[0]}" for name, cells in table(text, "(?:orderflow|process)_[a-z_]+").items()}
 
 
 def test_every_metric_is_documented(services: dict[str, Service]) -> None:
     code = exported_metrics(services)
 
-    assert "orderflow_http_requests_total" in code
-    assert compared("the metric", code, documented_metrics(read(DOCS / "http.md")), "docs/http.md") == []
+    assert {"orderflow_http_requests_total counter", "orderflow_lag_seconds gauge"} <= code
+    assert compared("the metric", code, documented_metrics(read(DOCS / "metrics.md")), "docs/metrics.md") == []
 
 
-def test_a_drift_of_the_metrics_is_found(services: dict[str, Service]) -> None:
-    text = planted(read(DOCS / "http.md"), "| `orderflow_events_published_total` |", "| `orderflow_events_total` |")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("| `orderflow_events_published_total` |", "| `orderflow_events_total` |"),
+        ("| `orderflow_skips_open` | gauge |", "| `orderflow_skips_open` | counter |"),
+    ],
+)
+def test_a_drift_of_the_metrics_is_found(services: dict[str, Service], old: str, new: str) -> None:
+    text = planted(read(DOCS / "metrics.md"), old, new)
 
     assert exported_metrics(services) != documented_metrics(text)
