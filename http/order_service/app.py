@@ -8,6 +8,7 @@ from order_service.alerts import AlertDesk
 from order_service.orders import Orders
 from order_service.own_writes import OwnWrites
 from order_service.readiness import Readiness
+from order_service.searches import Searches
 from order_service.skipped import SkippedMessages
 from order_service.timelines import Timelines
 from orderflow.store.reader import Reader
@@ -26,10 +27,11 @@ def make_app(settings: Settings) -> Service:
     reader = Reader(settings)
     ready = Readiness(settings, reader)
     checks = {"store": ready.check_store, "order-consumer": ready.check_consumer}
-    service = Service(PROGRAM, settings, checks, bodies_at_once=settings.order_threads // 8)
+    service = Service(PROGRAM, settings, checks, bodies_at_once=settings.order_threads // 16)
     timeline = Timeline(settings, reader)
     writes = OwnWrites(settings, reader, timeline)
-    orders, timelines = Orders(settings, reader, writes), Timelines(settings, reader, timeline)
+    searches = Searches(settings)
+    orders, timelines = Orders(settings, reader, writes, searches), Timelines(reader, timeline, searches)
     skipped, alerts = SkippedMessages(settings, reader), AlertDesk(settings)
     for route in (*orders.routes(), *timelines.routes(), *skipped.routes(), *alerts.routes()):
         service.add(route)

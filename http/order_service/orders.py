@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from order_service.own_writes import OwnWrites
+    from order_service.searches import Searches
     from orderflow.settings import Settings
     from orderflow.store.reader import Reader
     from orderflow.wsgi.routes import Body
@@ -62,12 +63,13 @@ class IdsQuery(msgspec.Struct, frozen=True):
 class Orders:
     """The handlers."""
 
-    def __init__(self, settings: Settings, reader: Reader, writes: OwnWrites) -> None:
+    def __init__(self, settings: Settings, reader: Reader, writes: OwnWrites, searches: Searches) -> None:
         self._settings = settings
         self._reader = reader
         self._writes = writes
+        self._searches = searches
         # A caller that reads all ids slowly holds a thread.
-        self._walks_max = settings.order_threads // 4
+        self._walks_max = settings.order_threads // 8
         self._walks = threading.BoundedSemaphore(self._walks_max)
 
     def routes(self) -> tuple[Route, ...]:
@@ -92,7 +94,7 @@ class Orders:
                 summary="The orders, newest first",
                 parameters=OrdersQuery,
                 answers={200: OrderList},
-                problems=(Kind.STORE_UNAVAILABLE,),
+                problems=(Kind.SEARCH_TOO_LONG, Kind.STORE_UNAVAILABLE),
                 links=(Link("orderDetails", {"orderId": "$response.body#/orders/0/orderId"}),),
             ),
             Route(
@@ -124,8 +126,11 @@ class Orders:
 
     def orders(self, query: OrdersQuery) -> bytes:
         """Answer ``GET /orders``."""
-        status = None if query.status is UNSET else query.status
-        rows = self._reader.orders(status, query.cursor, query.limit)
+        if query.status is UNSET:
+            rows = self._reader.orders(None, query.cursor, query.limit)
+        else:  # An order of that status may be far away.
+            with self._searches.one("ask without status"):
+                rows = self._reader.orders(query.status, query.cursor, query.limit)
         if len(rows) == query.limit:
             point_to_next("/orders", status=query.status, limit=query.limit, cursor=rows[-1][0])
         answer: OrderList = {"orders": [order_shown.shown(order) for _, order in rows]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Annotated
 
 import bottle
@@ -11,26 +10,26 @@ from msgspec import UNSET, Meta
 from msgspec import UnsetType as Unset
 
 from order_service.answers import OneEvent, OrderTimeline
+from order_service.orders import OrderId  # noqa: TC001 (msgspec reads the annotations)
 from orderflow import order_shown
-from orderflow.errors import AmbiguousEvent, SearchTooLong
+from orderflow.errors import AmbiguousEvent
 from orderflow.events import EventId  # noqa: TC001 (msgspec reads the annotations at run time)
 from orderflow.store.rows import parse_place_id, place_id
 from orderflow.timeline.desk import START
 from orderflow.wsgi.parameters import Limit, point_to_next
-from orderflow.wsgi.problems import RETRY_AFTER, Kind, Problem
+from orderflow.wsgi.problems import Kind, Problem
 from orderflow.wsgi.routes import Link, Route
 
 if TYPE_CHECKING:
-    from orderflow.settings import Settings
+    from order_service.searches import Searches
     from orderflow.store.reader import Reader
     from orderflow.timeline.desk import Timeline
-    from orderflow.timeline.shown import EventShown
 
 _encoder = msgspec.json.Encoder()
 
-OrderId = Annotated[str, Meta(min_length=1, description="The order's id.", examples=["ord-1"])]
 PlaceId = Annotated[
-    str, Meta(pattern=r"^\d{1,18}(-\d{1,18}){2}$", description="From the `Link` header of the page before.")
+    str,
+    Meta(pattern=r"^[0-9]{1,18}(-[0-9]{1,18}){2}(?![\s\S])", description="From the `Link` header."),
 ]
 
 
@@ -52,11 +51,10 @@ class EventQuery(msgspec.Struct, frozen=True, rename="camel"):
 class Timelines:
     """The handlers."""
 
-    def __init__(self, settings: Settings, reader: Reader, timeline: Timeline) -> None:
+    def __init__(self, reader: Reader, timeline: Timeline, searches: Searches) -> None:
         self._reader = reader
         self._timeline = timeline
-        # To look for an event whose order is not given takes time; some threads are left for what is quick.
-        self._searches = threading.BoundedSemaphore(max(1, settings.order_threads // 8))
+        self._searches = searches
 
     def routes(self) -> tuple[Route, ...]:
         """Declare the routes."""
@@ -88,10 +86,10 @@ class Timelines:
         """Answer ``GET /order-timeline``."""
         order_id = query.order_id
         bottle.request.environ["orderflow.log"] = {"order_id": order_id[:200]}
-        after = START if query.cursor is UNSET else parse_place_id(query.cursor) or START
-        page = self._timeline.of_order(order_id, after, query.limit)
+        after = None if query.cursor is UNSET else parse_place_id(query.cursor)
+        page = self._timeline.of_order(order_id, after or START, query.limit)
         order = self._reader.order(order_id)
-        if not page.events and order is None and after == START:
+        if not page.events and order is None and after is None:
             detail = f"Nothing is known of an order {order_id[:200]!r}; its events may not be read yet."
             raise Problem(Kind.UNKNOWN_ORDER, detail)
         if page.full and page.last is not None:
@@ -109,21 +107,15 @@ class Timelines:
         order_id = None if query.order_id is UNSET else query.order_id
         bottle.request.environ["orderflow.log"] = {"event_id": event_id}
         try:
-            event = self._timeline.of_event(event_id, order_id) if order_id else self._search(event_id)
+            if order_id is not None:
+                event = self._timeline.of_event(event_id, order_id)
+            else:
+                with self._searches.one("name the event's order with orderId"):
+                    event = self._timeline.of_event(event_id)
         except AmbiguousEvent as error:
             raise Problem(Kind.AMBIGUOUS_EVENT, str(error)) from error
-        except SearchTooLong as error:
-            raise Problem(Kind.SEARCH_TOO_LONG, str(error), RETRY_AFTER) from error
         if event is None:
             detail = f"Nothing is known of an event {event_id}: it may be published and not read yet, or never was."
             raise Problem(Kind.UNKNOWN_EVENT, detail)
         answer: OneEvent = {"event": event}
         return _encoder.encode(answer)
-
-    def _search(self, event_id: str) -> EventShown | None:
-        if not self._searches.acquire(blocking=False):
-            raise SearchTooLong("Too many events are looked for already; ask again, or name the order with orderId.")
-        try:
-            return self._timeline.of_event(event_id)
-        finally:
-            self._searches.release()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-#: What may come of a wait: its event was applied or skipped, or not in time; or all seats were taken.
-OUTCOMES = ("applied", "skipped", "late", "refused")
+#: What may come of a wait: its event was applied or skipped, or not in time; the service stopped; no seat was free.
+OUTCOMES = ("applied", "skipped", "late", "stopped", "refused")
 
 
 class TooManyWait(Exception):
@@ -89,7 +89,7 @@ class WaitingRoom:
         stopping = waiter.fate is None and is_draining()
         fate = waiter.fate or self._fates.of([name]).get(name)
         with self._changed:
-            self.outcomes["late" if fate is None else fate.word] += 1
+            self.outcomes[fate.word if fate is not None else "stopped" if stopping else "late"] += 1
         if fate is None and stopping:
             raise Stopping
         return fate
@@ -101,11 +101,12 @@ class WaitingRoom:
             if len(self._waiters) >= self._seats:
                 self.outcomes["refused"] += 1
                 raise TooManyWait
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="waiting-room", daemon=True)
+                thread.start()
+                self._thread = thread
             self._waiters.add(waiter)
             self._unseen = True
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="waiting-room", daemon=True)
-                self._thread.start()
             self._changed.notify()
 
     # The thread that looks.

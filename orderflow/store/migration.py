@@ -1,15 +1,17 @@
-"""Bringing a file of an earlier version to the present one: nothing of it is anywhere else, so nothing may be lost.
+"""Bringing a file of an earlier version to the present one: what it has is nowhere else, so nothing may be lost.
 
-The new tables are made by the present script and filled with what the old ones held, column by column of the same name.
-No step knows a version, and a file that was three versions behind takes the same way as one that was one behind.
+`add` gives a file what it lacks. `rebuild` takes any file: the new tables are made by the present script and filled
+with what the old ones held, column by column of the same name. No step knows a version, and a file that was three
+versions behind takes the same way as one that was one behind.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from orderflow.store.sqlite import Connection
 
@@ -33,6 +35,17 @@ def rebuild(connection: Connection, script: Iterable[str]) -> None:
     for statement in statements:
         if statement not in tables:
             connection.execute(statement)
+
+
+def add(connection: Connection, script: Iterable[str], names: Collection[str]) -> None:
+    """Make the tables and indexes of these names, which a script has and the file lacks. Within a transaction."""
+    for statement in script:
+        made = _MAKES.match(statement)
+        if made is not None and made[1] in names:
+            connection.execute(statement)
+
+
+_MAKES = re.compile(r"\s*CREATE (?:TABLE|INDEX) (\w+)")
 
 
 def _put_aside(connection: Connection) -> list[str]:

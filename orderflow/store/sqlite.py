@@ -6,14 +6,15 @@ import sqlite3
 import threading
 from contextlib import contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from orderflow.errors import StoreIncompatible, StoreUnavailable
-from orderflow.store.migration import rebuild
+from orderflow.errors import SearchTooLong, StoreIncompatible, StoreUnavailable
+from orderflow.store.migration import add, rebuild
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 Connection = sqlite3.Connection
@@ -29,10 +30,17 @@ class Schema(NamedTuple):
     advice: str
     #: Whether a file of an earlier version is brought to this one when it is opened.
     migrates: bool = False
+    #: What came with a version, where it came with nothing else: a file of the one before lacks that, and is given it.
+    additions: Mapping[int, tuple[str, ...]] = MappingProxyType({})
 
 
-#: A projection of another version is rebuilt, not migrated.
-ORDERS = Schema("orders.sql", 3, "run `orderflow rebuild --from-scratch`: the projection is built anew from the topic")
+#: A projection of a version whose tables are others is rebuilt, not migrated.
+ORDERS = Schema(
+    "orders.sql",
+    3,
+    "run `orderflow rebuild --from-scratch`: the projection is built anew from the topic",
+    additions=MappingProxyType({3: ("progress", "skipped_by_event")}),
+)
 
 #: What is in this file is true nowhere else: it is never moved away.
 OUTBOX = Schema("outbox.sql", 2, "run the orderflow that wrote it, and keep the file: events wait in it", migrates=True)
@@ -143,14 +151,24 @@ def _make_sure_of(connection: Connection, schema: Schema, path: Path) -> None:
         found = _version(connection)
         if found == schema.version:  # Another process was quicker.
             return
-        if found > schema.version or (found and not schema.migrates):
+        if not (found == 0 or schema.migrates or _lacking(schema, found)) or found > schema.version:
             raise _incompatible(path, schema, found)
-        if found:
+        if found and schema.migrates:
             rebuild(connection, statements(schema.script))
+        elif found:
+            add(connection, statements(schema.script), _lacking(schema, found))
         else:
             for statement in statements(schema.script):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {schema.version}")
+
+
+def _lacking(schema: Schema, found: int) -> list[str]:
+    """Name what a file of a version lacks; nothing where it differs in more than that."""
+    versions = range(found + 1, schema.version + 1)
+    if found == 0 or any(version not in schema.additions for version in versions):
+        return []
+    return [name for version in versions for name in schema.additions[version]]
 
 
 @contextmanager
@@ -175,7 +193,7 @@ def immediate(connection: Connection) -> Iterator[None]:
 
 def _refuse_other_version(connection: Connection, path: Path) -> None:
     """Refuse a projection of another version, before anything of the file is changed."""
-    if (found := _version(connection)) not in (0, ORDERS.version):
+    if (found := _version(connection)) not in (0, ORDERS.version) and not _lacking(ORDERS, found):
         raise _incompatible(path, ORDERS, found)
 
 
@@ -198,21 +216,32 @@ def is_damage(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def is_interrupt(error: BaseException) -> bool:
-    """Tell whether a statement was interrupted, as by `interrupted_after`."""
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
-
-
 def look_for_damage(connection: Connection, at_most_s: float) -> str | None:
     """Say what SQLite finds wrong with the file, as far as it gets in that time; None where it finds nothing."""
     try:
         with interrupted_after(connection, at_most_s):
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
-        if not is_interrupt(error):
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
         return None
     return None if found == "ok" else " ".join(found.split())
+
+
+def within(seconds: float, connection: Connection, sql: str, parameters: Any, what: str) -> list[Any]:
+    """Run a query that may have to look through everything.
+
+    Raises:
+        SearchTooLong: ``what`` takes more than so many seconds.
+
+    """
+    try:
+        with interrupted_after(connection, seconds):
+            return connection.execute(sql, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        raise SearchTooLong(f"{what} takes more than {seconds:g} s.") from error
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from orderflow.errors import AmbiguousEvent, SearchTooLong
+from orderflow.errors import AmbiguousEvent
 from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.store.rows import place_id
-from orderflow.store.sqlite import DatabaseError, interrupted_after, is_interrupt
 from orderflow.timeline.gathering import (
     controls_of_event,
     gather,
@@ -16,6 +15,7 @@ from orderflow.timeline.gathering import (
     places_of_order,
     when_read,
 )
+from orderflow.timeline.shown import in_time
 from orderflow.timeline.telling import asked_step, tell_control, tell_entry, tell_place
 
 if TYPE_CHECKING:
@@ -25,17 +25,15 @@ if TYPE_CHECKING:
     from orderflow.store.outbox_rows import Entry
     from orderflow.store.reader import Reader
     from orderflow.store.rows import Place
-    from orderflow.store.sqlite import Connection
-    from orderflow.timeline.shown import EventShown
+    from orderflow.timeline.gathering import Gathered
+    from orderflow.timeline.shown import EventShown, Step
 
 #: In front of all places.
 START: Place = (0, -1, -1)
 
-#: So long an event is looked for whose order is not named; a million events take a tenth of a second.
-SEARCH_S = 2.0
 
-#: Of the copies of one event, the one whose state is the event's.
-FIRST = ("applied", "healed", "repaired", "skipped", "discarded")
+#: Of the copies of one event, the lightest says how it stands; a copy of another never does.
+WEIGHT = {"applied": 0, "skipped": 1, "duplicate": 2}
 
 
 class Page(NamedTuple):
@@ -63,7 +61,7 @@ class Timeline:
         entries = self._outbox.of_order(order_id)
         with self._reader.snapshot() as snapshot:
             places = places_of_order(snapshot, order_id, after, limit)
-            told = self._tell(snapshot, places, entries)
+            told = self._tell(gather(snapshot, places), entries)
             full = len(places) == limit
             if not full:
                 known = known_ids(snapshot, order_id, [entry.event_id for entry in entries])
@@ -81,21 +79,22 @@ class Timeline:
         """
         entries = [one for one in self._outbox.find(event_id) if order_id in (None, one.order_id)]
         with self._reader.snapshot() as snapshot:
-            told = self._tell(snapshot, _places(snapshot, event_id, order_id), entries)
-            controls = [one for one in controls_of_event(snapshot, event_id) if order_id in (None, one.order_id)]
+            found = gather(snapshot, places_of_event(snapshot, event_id, order_id))
+            told = self._tell(found, entries)
+            controls = controls_of_event(snapshot, event_id, order_id)
             if controls and not told:
                 at = when_read(snapshot, [controls[0][:3]]).get(controls[0][:3])
                 return tell_control(controls[0], at, entries)
-        told = told or [tell_entry(one) for one in entries[-1:]]
+        if not told:
+            return tell_entry(entries[-1]) if entries else None
         _refuse_many(event_id, told)
-        return _as_one(told) if told else None
+        return _as_one(found, told)
 
-    def _tell(self, snapshot: Connection, places: Sequence[Place], entries: Sequence[Entry]) -> list[EventShown]:
+    def _tell(self, found: Gathered, entries: Sequence[Entry]) -> list[EventShown]:
         """Tell of places; with each event go the rows of the outbox that it had, with the first copy of it."""
-        found = gather(snapshot, places)
         left = {entry.seq: entry for entry in entries if entry.kind == "event"}
         told = []
-        for place in places:
+        for place in found.places:
             row = found.history.get(place)
             event_id = None if row is None else row.event_id
             own = [entry for entry in left.values() if entry.event_id == event_id and _may_be_at(entry, place)]
@@ -115,21 +114,6 @@ class Timeline:
                 steps.append(asked_step(entry))
 
 
-def _places(snapshot: Connection, event_id: str, order_id: str | None) -> list[Place]:
-    """Find the places of an event: at once where its order is named, else by a search through all of them."""
-    if order_id is not None:
-        return places_of_event(snapshot, event_id, order_id)
-    try:
-        with interrupted_after(snapshot, SEARCH_S):
-            return places_of_event(snapshot, event_id, None)
-    except DatabaseError as error:
-        if not is_interrupt(error):
-            raise
-        raise SearchTooLong(
-            f"To look for event {event_id} in all orders takes more than {SEARCH_S:g} s; name its order with orderId."
-        ) from error
-
-
 def _place_id(told: EventShown) -> str:
     return place_id((told["epoch"] or 0, told["partition"] or 0, told["offset"] or 0))
 
@@ -146,10 +130,18 @@ def _refuse_many(event_id: str, told: Iterable[EventShown]) -> None:
         raise AmbiguousEvent(f"{len(order_ids)} orders have an event {event_id}: {shown}; say which with orderId.")
 
 
-def _as_one(told: Sequence[EventShown]) -> EventShown:
-    """Make one of an event's copies: how the event stands is told by the one that takes effect."""
-    main = min(told, key=lambda one: FIRST.index(one["state"]) if one["state"] in FIRST else len(FIRST))
-    for other in told:
-        if other is not main:
-            main["steps"] += [one for one in other["steps"] if one["step"] in ("published", "duplicate", "skipped")]
+def _as_one(found: Gathered, told: Sequence[EventShown]) -> EventShown:
+    """Make one of an event's copies: how it stands is told by the one that is applied, else by the first.
+
+    The steps of the others go among its own, in the sequence of time, with their places.
+    """
+    outcomes = [row.outcome if (row := found.history.get(place)) else "skipped" for place in found.places]
+    main = told[min(range(len(told)), key=lambda at: WEIGHT[outcomes[at]])]
+    others = [
+        cast("Step", step | {"partition": other["partition"], "offset": other["offset"]})
+        for other in told
+        for step in other["steps"]
+        if other is not main and step["step"] in ("published", "applied", "duplicate", "skipped")
+    ]
+    main["steps"] = in_time([*main["steps"], *others]) if others else main["steps"]
     return main

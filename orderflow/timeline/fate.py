@@ -16,7 +16,10 @@ EventName = tuple[str, str]
 
 
 class Fate(NamedTuple):
-    """What became of an event that the consumer has read; ``reason`` and ``detail`` say why it was skipped."""
+    """What became of an event or control that the consumer has read; ``reason`` and ``detail`` say why it was skipped.
+
+    The reason of a control that came to nothing is its verdict.
+    """
 
     word: Literal["applied", "skipped"]
     reason: str | None = None
@@ -41,28 +44,34 @@ class Fates:
         """
         asked = msgspec.json.encode(list(names)).decode()
         fates: dict[EventName, Fate] = {}
-        for order_id, event_id, outcome, state, reason, detail in self._reader.query(_FATES, (asked,)):
-            name = (order_id, event_id)
-            if outcome == "applied" or state == "repaired":
-                fates[name] = APPLIED
-            elif outcome != "duplicate":  # A copy tells nothing: the first one's fate is its own.
-                fates.setdefault(name, Fate("skipped", reason, detail))
+        for order_id, event_id, outcome, reason, detail, _ in self._reader.query(_FATES, (asked,)):
+            fate = APPLIED if outcome == "applied" else Fate("skipped", reason, detail)
+            fates.setdefault((order_id, event_id), fate)
         return fates
 
 
-#: What lies in no order's history, and what does not decode, is told by the skip alone.
+#: A copy tells nothing: the first one's fate is its own. What lies in no order's history, and what does not decode, is
+#: told by the skip alone. Who asked for a repair may wait for that, too; where an event has got the control's id, it is
+#: the event that counts.
 _FATES = """
 WITH asked AS (
     SELECT json_extract(value, '$[0]') AS order_id, json_extract(value, '$[1]') AS event_id FROM json_each(?)
 )
-SELECT h.order_id, h.event_id, h.outcome, s.state, s.reason, s.detail
+SELECT h.order_id, h.event_id, h.outcome, coalesce(s.reason, h.reason), s.detail, h.outcome != 'applied' AS weight
 FROM asked JOIN history AS h ON h.order_id = asked.order_id AND h.event_id = asked.event_id
 LEFT JOIN skipped_messages AS s ON (s.epoch, s.partition, s.offset) = (h.epoch, h.partition, h.offset)
+WHERE h.outcome != 'duplicate'
 UNION ALL
-SELECT s.order_id, s.event_id, NULL, s.state, s.reason, s.detail
+SELECT s.order_id, s.event_id, 'skipped', s.reason, s.detail, 1
 FROM asked JOIN skipped_messages AS s ON s.event_id = asked.event_id AND s.order_id = asked.order_id
 WHERE NOT EXISTS (
     SELECT 1 FROM history AS h
     WHERE (h.epoch, h.partition, h.offset) = (s.epoch, s.partition, s.offset) AND h.order_id IS NOT NULL
 )
+UNION ALL
+SELECT asked.order_id, c.event_id, iif(c.verdict = 'accepted', 'applied', 'skipped'), c.verdict, c.detail, 2
+FROM asked JOIN controls AS c ON c.event_id = asked.event_id
+LEFT JOIN skipped_messages AS s ON (s.epoch, s.partition, s.offset) = (c.epoch, c.partition, c.named_offset)
+WHERE coalesce(c.order_id, s.order_id) = asked.order_id AND c.verdict != 'duplicate'
+ORDER BY weight
 """

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from orderflow.store import reader
 from orderflow.store.rows import ControlRow, HistoryRow, SkippedRow
+from orderflow.store.sqlite import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from orderflow.store.rows import Place
     from orderflow.store.sqlite import Connection
+
+
+#: Copies of one event that are looked at.
+COPIES_MAX = 100
 
 
 @dataclass
@@ -38,22 +44,29 @@ def places_of_order(connection: Connection, order_id: str, after: Place, limit: 
 
 
 def places_of_event(connection: Connection, event_id: str, order_id: str | None) -> list[Place]:
-    """Give the places of an event's copies. Where no order is given, an index is searched from end to end."""
+    """Give the places of an event's copies. Where no order is given, an index is searched from end to end.
+
+    Raises:
+        SearchTooLong: that takes more than `reader.SEARCH_S`.
+
+    """
     parameters = {"event_id": event_id, "order_id": order_id, "limit": COPIES_MAX}
-    sql = _PLACES_OF_EVENT if order_id is None else _PLACES_OF_ORDERS_EVENT
-    return connection.execute(sql, parameters).fetchall()
+    if order_id is not None:
+        return connection.execute(_PLACES_OF_ORDERS_EVENT, parameters).fetchall()
+    what = f"To look for event {event_id} in all orders"
+    return within(reader.SEARCH_S, connection, _PLACES_OF_EVENT, parameters, what)
 
 
-def controls_of_event(connection: Connection, event_id: str) -> list[ControlRow]:
-    """Give the controls of an id, the first one first."""
-    sql = f"{_CONTROLS} FROM controls AS c WHERE event_id = ? ORDER BY epoch, offset LIMIT {COPIES_MAX}"
-    return [ControlRow(*row) for row in connection.execute(sql, (event_id,)).fetchall()]
+def controls_of_event(connection: Connection, event_id: str, order_id: str | None) -> list[ControlRow]:
+    """Give the controls of an id, the first one first; their order is the one that what they name is about."""
+    rows = connection.execute(_CONTROLS_OF_EVENT, {"event_id": event_id, "order_id": order_id}).fetchall()
+    return [ControlRow(*row)._replace(order_id=about) for *row, about in rows]
 
 
 def known_ids(connection: Connection, order_id: str, event_ids: Sequence[str]) -> set[str]:
-    """Tell which of these events the order's history has."""
-    sql = "SELECT event_id FROM history WHERE order_id = ? AND event_id IN (SELECT value FROM json_each(?))"
-    return {event_id for (event_id,) in connection.execute(sql, (order_id, _json(event_ids)))}
+    """Tell which of these events of an order were read."""
+    rows = connection.execute(_KNOWN_IDS, {"order_id": order_id, "ids": _json(event_ids)}).fetchall()
+    return {event_id for (event_id,) in rows}
 
 
 def gather(connection: Connection, places: Sequence[Place]) -> Gathered:
@@ -78,10 +91,6 @@ def when_read(connection: Connection, places: Iterable[Place]) -> dict[Place, in
     """Tell when the consumer had read each of some places, in ms since 1970."""
     rows = connection.execute(_READ_AT, (_json(list(places)),)).fetchall()
     return {(epoch, partition, offset): at for epoch, partition, offset, at in rows if at is not None}
-
-
-#: Copies of one event that are looked at.
-COPIES_MAX = 100
 
 
 def _at(
@@ -110,6 +119,14 @@ ON c.epoch = json_extract(p.value, '$[0]') AND c.partition = json_extract(p.valu
 ORDER BY c.offset
 """
 
+_CONTROLS_OF_EVENT = f"""
+{_CONTROLS}, coalesce(c.order_id, s.order_id) AS about
+FROM controls AS c
+LEFT JOIN skipped_messages AS s ON (s.epoch, s.partition, s.offset) = (c.epoch, c.partition, c.named_offset)
+WHERE c.event_id = :event_id AND (:order_id IS NULL OR about = :order_id)
+ORDER BY c.epoch, c.offset LIMIT {COPIES_MAX}
+"""
+
 _READ_AT = """
 SELECT json_extract(p.value, '$[0]') AS epoch, json_extract(p.value, '$[1]') AS number,
     json_extract(p.value, '$[2]') AS at_offset, (
@@ -119,6 +136,13 @@ SELECT json_extract(p.value, '$[0]') AS epoch, json_extract(p.value, '$[1]') AS 
         ORDER BY g.next_offset LIMIT 1
     )
 FROM json_each(?) AS p
+"""
+
+_KNOWN_IDS = """
+SELECT event_id FROM history WHERE order_id = :order_id AND event_id IN (SELECT value FROM json_each(:ids))
+UNION
+SELECT event_id FROM skipped_messages
+WHERE order_id = :order_id AND event_id IN (SELECT value FROM json_each(:ids))
 """
 
 _PLACES_OF_ORDER = """

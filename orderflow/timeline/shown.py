@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
 from orderflow.clock import moment
 from orderflow.shapes import Time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: How an event stands. The first three: in the outbox. `published`: on the topic, and not read yet. The last four are
 #: the verdicts on a control, beside `duplicate`.
@@ -40,7 +43,8 @@ class Step(TypedDict):
 class EventShown(TypedDict):
     """An event or a control: what it is, how it stands, and its steps, the first one first.
 
-    ``status`` is the one that it sets. ``epoch``, ``partition`` and ``offset`` are its place, once that is known.
+    ``status`` is the one that it sets. ``maybeOnTopic``: it is in the outbox and was sent without an acknowledgement,
+    so a copy may be on the topic, or come to it. ``epoch``, ``partition`` and ``offset`` are its place, once known.
     """
 
     eventId: str | None
@@ -52,6 +56,7 @@ class EventShown(TypedDict):
     reason: str | None
     detail: str | None
     traceId: str | None
+    maybeOnTopic: bool
     epoch: int | None
     partition: int | None
     offset: int | None
@@ -62,3 +67,12 @@ def step(word: StepWord, at_ms: int | None, **said: Any) -> Step:
     """Make a step of what is known of it; ``at_ms`` is in ms since 1970."""
     known = {name: value for name, value in said.items() if value is not None}
     return cast("Step", {"step": word, "at": moment(at_ms)} | known)
+
+
+def in_time(steps: Sequence[Step]) -> list[Step]:
+    """Put steps into the sequence of time; one whose time is not known stays behind the one in front of it."""
+    known, timed = "", []
+    for one in steps:
+        known = one["at"] or known
+        timed.append((known, one))
+    return [one for _, one in sorted(timed, key=lambda pair: pair[0])]

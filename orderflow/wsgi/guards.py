@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
 
 
+#: So many fields that a request does not have are named.
+STRANGE_MAX = 20
+
+
 class HostGuard:
     """Lets requests for known hosts through, and no page's but its own.
 
@@ -53,6 +57,21 @@ class HostGuard:
     def _look_up(self, host: str) -> bool:
         name = host.rsplit("]", 1)[0].lstrip("[") if host.startswith("[") else host.rsplit(":", 1)[0]
         return name.lower() in self._allowed
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that is not UTF-8: without the bytes that are not, it would be another one.
+
+    Raises:
+        Problem: 400.
+
+    """
+    if path.isascii():
+        return
+    try:
+        path.encode("latin-1").decode()  # WSGI hands bytes on as Latin-1.
+    except UnicodeError:
+        raise Problem(Kind.BAD_REQUEST, "The path is not text in UTF-8.") from None
 
 
 def require_token(settings: Settings, authorization: str | None) -> None:
@@ -158,7 +177,10 @@ def _wrong_fields(body: bytes, kind: type[Any]) -> dict[str, str]:
         except msgspec.ValidationError as error:
             inner, problem = split_path(str(error))
             wrong[name + inner] = plain(problem) + _choices(field.type)
-    wrong |= {name[:100]: "is not a field of this request" for name in given if name not in known}
+    strange = [name for name in given if name not in known]
+    wrong |= {name[:100]: "is not a field of this request" for name in strange[:STRANGE_MAX]}
+    if len(strange) > STRANGE_MAX:
+        wrong["…"] = f"and {len(strange) - STRANGE_MAX} more are no fields of this request"
     return wrong
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import EnumType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import parse_qsl, quote
@@ -27,6 +28,9 @@ After = Annotated[int, Meta(ge=0, le=NUMBER_MAX, description="From the `Link` he
 
 #: So much of what was given is shown.
 SHOWN_MAX = 50
+
+#: So many that a route does not take are named.
+NAMED_MAX = 20
 
 
 class NoParameters(msgspec.Struct, frozen=True):
@@ -72,15 +76,14 @@ class Decoder:
             elif name in given and (problem := _problem(given[name], field)):
                 wrong[name] = problem
                 said.append(f"The parameter {name} {problem}, not {given[name][:SHOWN_MAX]!r}.")
-        for name in given:
+        counts = Counter(names)
+        strange = [name for name in given if name not in self._fields or counts[name] > 1]
+        for name in strange[:NAMED_MAX]:
             shown = name[:SHOWN_MAX]
-            if name not in self._fields:
-                wrong[shown] = "is not a parameter of this route"
-            elif names.count(name) > 1:
-                wrong[shown] = "is given more than once"
-            else:
-                continue
+            wrong[shown] = "is given more than once" if name in self._fields else "is not a parameter of this route"
             said.append(f"The parameter {shown!r} {wrong[shown]}.")
+        if len(strange) > NAMED_MAX:
+            said.append(f"So it is with {len(strange) - NAMED_MAX} more.")
         return Problem(
             Kind.MISSING_PARAMETER if missing else Kind.INVALID_PARAMETER, " ".join(said), fields=missing | wrong
         )

@@ -184,15 +184,16 @@ _MEANINGS: dict[int, dict[Kind, str]] = {
         Kind.TOO_MANY_WALKS: "Too many callers read the list of all ids. Ask again, or for a page.",
         Kind.TOO_MANY_WAITING: "Half of the service's threads wait for events already. Ask again, or without `after`.",
         Kind.SEARCH_TOO_LONG: (
-            "An event is looked for in all orders, and that takes too long, or too many others are looked for. Name "
-            "its order with `orderId`."
+            "To find it everything must be looked through, and that takes too long, or too many others do so just now. "
+            "Name the event's order with `orderId`; ask for orders without `status`."
         ),
         Kind.STOPPING: "The service stops, so it keeps nobody waiting. Ask again.",
     },
     504: {
         Kind.NOT_APPLIED_YET: (
             "The event that the read waited for was not applied in time. `event` is what is known of it (null: "
-            "nothing yet), `lag` how many records of its partition are not applied (null: nobody knows)."
+            "nothing yet), `lag` how many records of its partition are not applied (null: nobody knows, or it is not "
+            "on the topic)."
         ),
     },
 }

@@ -19,7 +19,7 @@ from orderflow.logs import begin_trace
 from orderflow.wsgi import openapi, problems
 from orderflow.wsgi.calling import Call
 from orderflow.wsgi.draining import is_draining
-from orderflow.wsgi.guards import BodyReader, HostGuard
+from orderflow.wsgi.guards import BodyReader, HostGuard, check_path
 from orderflow.wsgi.metrics import Metrics
 from orderflow.wsgi.problems import Problem
 from orderflow.wsgi.routes import Route
@@ -94,6 +94,7 @@ class Service:
     def _answer(self, environ: dict[str, Any], answer: _Answer) -> Iterable[bytes]:
         try:
             self._hosts.check(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN"))
+            check_path(environ["PATH_INFO"])
         except Problem as problem:
             body = problem.body()
             phrase = f"{problem.status} {bottle.HTTP_CODES[problem.status]}"

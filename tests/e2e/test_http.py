@@ -192,7 +192,8 @@ def test_a_body_over_64_kib_is_a_413_also_when_chunked(stack: Stack) -> None:
     ("method", "path", "headers", "status", "kind"),
     [
         ("GET", "/nowhere", {}, 404, "no-such-route"),
-        ("GET", "/%ff%00", {}, 404, "no-such-route"),
+        ("GET", "/%ff%00", {}, 400, "bad-request"),
+        ("GET", "/c%C3%A4rt", {}, 404, "no-such-route"),
         ("GET", "/create-order", {}, 405, "method-not-allowed"),
         ("DELETE", "/update-order", {}, 405, "method-not-allowed"),
         ("POST", "/create-order", {"Content-Type": "text/plain"}, 415, "json-required"),

@@ -22,6 +22,11 @@ from orderflow.store.migration import rebuild
 from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.store.outbox_rows import Addition
+from orderflow.store.reader import Reader
+from orderflow.store.writer import Writer
+from orderflow.timeline.desk import Timeline
+from tests.support.applied_log import AppliedLog
+from tests.unit.test_projection import created
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,6 +247,29 @@ def test_a_projection_of_another_version_is_not_migrated(tmp_path: Path) -> None
     for open_it in (sqlite.open_writer, sqlite.open_reader):
         with pytest.raises(StoreIncompatible, match="rebuild --from-scratch"):
             open_it(path, busy_timeout_s=1)
+
+
+def test_a_projection_that_lacks_what_a_version_added_is_given_it(tmp_path: Path) -> None:
+    """Events of an earlier log are nowhere else: to build it anew would lose them."""
+    settings = Settings(var_dir=str(tmp_path))
+    log = AppliedLog(settings)
+    place = log.lay(b"a", created("a", 1))
+    skipped = log.lay(b"a", b"{")
+    log.writer.close()
+    with closing(sqlite3.connect(settings.orders_db)) as old:
+        fresh = set(old.execute("SELECT name, sql FROM sqlite_schema").fetchall())
+        old.executescript("DROP TABLE progress; DROP INDEX skipped_by_event; PRAGMA user_version = 2")
+    with pytest.raises(StoreIncompatible, match="version 2"):
+        sqlite.open_reader(settings.orders_db, busy_timeout_s=1)
+
+    Writer(settings).close()
+
+    timeline = Timeline(settings, Reader(settings)).of_order("a").events
+    assert [f"{one['epoch']}-{one['partition']}-{one['offset']}" for one in timeline] == [place, skipped]
+    assert timeline[0]["steps"][-1] == {"step": "applied", "at": None}
+    with closing(sqlite3.connect(settings.orders_db)) as new:
+        assert set(new.execute("SELECT name, sql FROM sqlite_schema").fetchall()) == fresh
+        assert new.execute("PRAGMA user_version").fetchone() == (sqlite.ORDERS.version,)
 
 
 @pytest.fixture

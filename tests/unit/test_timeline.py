@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -319,6 +319,56 @@ def test_the_time_of_an_event_is_that_of_its_own_batch(log: AppliedLog, timeline
     assert timeline.of_order("a").events[0]["steps"][-1]["at"] == first
 
 
+def test_a_repair_that_is_a_copy_of_what_is_skipped_does_not_make_it_applied(
+    settings: Settings, log: AppliedLog, timeline: Timeline, desk: HealingDesk
+) -> None:
+    log.lay(b"a", changed("a", 1, "shipped"))
+    log.lay(b"a", created("a", 2))
+    damaged = log.lay(b"a", changed("a", 1, "shiped"))
+    asked(desk, redrive(changed("a", 1, "shipped"), force=True), damaged)
+    log.relay()
+
+    found = one(timeline, 1)
+
+    assert [state for state, _ in told(timeline)] == ["skipped", "applied", "repaired"]
+    assert (found["state"], found["offset"], found["reason"]) == ("skipped", 0, "unknown_order")
+    known = fate(settings, 1)
+    assert known is not None
+    assert (known.word, known.reason) == ("skipped", "unknown_order")
+
+
+def test_who_asked_for_a_repair_can_wait_for_it(
+    settings: Settings, log: AppliedLog, timeline: Timeline, desk: HealingDesk
+) -> None:
+    """Also for one of a message that lies in no order's history: it is about an order all the same."""
+    names = {"a": log.lay(b"a", changed("a", 1, "shipped")), "b": log.lay(b"a", changed("b", 2, "shipped"))}
+    for order_id, place in names.items():
+        (remedy,) = asked(desk, discard(), place).remedies
+        control_id = remedy.control.event_id
+        before = Fates(Reader(settings)).of([(order_id, control_id)])
+
+        log.relay()
+
+        assert before == {}
+        assert Fates(Reader(settings)).of([(order_id, control_id)]) == {(order_id, control_id): Fate("applied")}
+        named, alone = timeline.of_event(control_id, order_id), timeline.of_event(control_id)
+        assert named is not None
+        assert named == alone
+        assert (named["state"], named["orderId"]) == ("accepted", order_id)
+
+
+def test_what_was_given_up_may_be_on_the_topic_where_it_was_sent(settings: Settings, timeline: Timeline) -> None:
+    AppliedLog(settings).writer.close()
+    messages = [Message(b"a", created("a", number), (), "a", uuid(number)) for number in (1, 2)]
+    Outbox(settings).add([(messages[0], True), (messages[1], False)])
+    Outbox(settings).settle(held=[(1, "too large"), (2, "too large")])
+    OutboxDesk(settings).discard([1, 2], "kim", "sent in two parts")
+
+    found = [one(timeline, number) for number in (1, 2)]
+
+    assert [(event["state"], event["maybeOnTopic"]) for event in found] == [("given_up", True), ("given_up", False)]
+
+
 def test_a_rebuild_keeps_when_each_event_was_applied(tmp_path: Path) -> None:
     """That it was read again says nothing of when it took effect."""
     settings = Settings(var_dir=str(tmp_path))
@@ -345,6 +395,9 @@ def test_of_any_log_every_place_is_told_once_and_the_two_answers_agree(tmp_path:
     about = "SELECT order_id, epoch, partition, offset FROM "
     places = set(reader.query(f"{about} history UNION {about} skipped_messages"))
     orders = {order_id for order_id, *_ in places if order_id is not None}
+    outcomes_of: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for order_id, event_id, outcome in reader.query("SELECT order_id, event_id, outcome FROM history"):
+        outcomes_of[order_id].append((event_id, outcome))
 
     states: Counter[str] = Counter()
     for order_id in orders:
@@ -358,8 +411,12 @@ def test_of_any_log_every_place_is_told_once_and_the_two_answers_agree(tmp_path:
             found = timeline.of_event(event_id, order_id)
             assert found is not None
             states[found["state"]] += 1
-            word = "applied" if found["state"] in ("applied", "healed", "repaired") else "skipped"
+            outcomes = {outcome for one_id, outcome in outcomes_of[order_id] if one_id == event_id}
+            word = "applied" if "applied" in outcomes else "skipped"
             assert fates[order_id, event_id].word == word, found
+            assert (found["state"] in ("applied", "healed", "repaired")) == (word == "applied"), found
+            times = [step["at"] for step in found["steps"] if step["at"] is not None]
+            assert times == sorted(times), found
             assert all(step["at"] or step["step"] == "healed" for step in found["steps"]), found
             first = [step["step"] for step in found["steps"]]
             assert first.index("published") < min(first.index(w) for w in ("applied", "skipped") if w in first)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +15,10 @@ from orderflow.measures import Lag
 from orderflow.messages import Message
 from orderflow.process import Heartbeat
 from orderflow.settings import Settings
+from orderflow.store import reader
 from orderflow.store.outbox import Outbox
-from orderflow.timeline import desk as timeline_desk
+from orderflow.store.outbox_desk import OutboxDesk
+from orderflow.timeline import gathering
 from tests.support.applied_log import AppliedLog
 from tests.support.waiting import until
 from tests.unit.test_projection import changed, created, uuid
@@ -25,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orderflow.store.rows import Place
-    from orderflow.store.sqlite import Connection
     from orderflow.wsgi.service import Service
 
 LONG_S = 20
@@ -110,10 +112,10 @@ def test_what_is_not_applied_in_time_is_told_with_its_state_and_the_lag(
     spooled, unknown = get(service, after(2, 0.05)), get(service, after(3))
 
     assert problem(spooled) == problem(unknown) == (504, "not-applied-yet")
-    assert (spooled.json["event"]["state"], spooled.json["lag"]) == ("spooled", 17)
+    assert (spooled.json["event"]["state"], spooled.json["lag"]) == ("spooled", None)
     assert "outbox" in spooled.json["error"]
     assert (unknown.json["event"], unknown.json["lag"]) == (None, 17)
-    assert "17 records" in unknown.json["error"]
+    assert "17 records were not applied" in unknown.json["error"]
 
 
 def test_nobody_knows_the_lag_of_a_worker_that_does_not_beat(service: Service, log: AppliedLog) -> None:
@@ -186,7 +188,6 @@ def test_an_order_of_which_only_skips_are_known_has_a_timeline(service: Service,
     assert answer.json["order"] is None
     assert [one["state"] for one in answer.json["events"]] == ["skipped"]
     assert problem(get(service, "/order-timeline?orderId=b")) == (404, "unknown-order")
-    assert problem(get(service, "/order-timeline?orderId=a&cursor=1")) == (400, "invalid-parameter")
 
 
 def test_an_event_is_found_with_its_order_and_without(service: Service, log: AppliedLog) -> None:
@@ -209,24 +210,69 @@ def test_an_event_that_two_orders_have_asks_which(service: Service, log: Applied
     assert get(service, f"/events/{uuid(1)}?orderId=b").json["event"]["orderId"] == "b"
 
 
+#: A query that looks through more than there is.
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i), :event_id, 0 FROM n"
+
+
 def test_a_search_through_all_orders_ends(service: Service, log: AppliedLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way out that the answer names works."""
     log.lay(b"a", created("a", 1))
-    search = timeline_desk.places_of_event
-
-    def endless(connection: Connection, event_id: str, order_id: str | None) -> list[Place]:
-        if order_id is None:
-            connection.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
-        return search(connection, event_id, order_id)
-
-    monkeypatch.setattr(timeline_desk, "places_of_event", endless)
-    monkeypatch.setattr(timeline_desk, "SEARCH_S", 0.1)
+    monkeypatch.setattr(gathering, "_PLACES_OF_EVENT", ENDLESS)
+    monkeypatch.setattr(reader, "SEARCH_S", 0.1)
 
     answer = get(service, f"/events/{uuid(1)}")
 
     assert problem(answer) == (503, "search-too-long")
     assert "orderId" in answer.json["error"]
+    assert "retry-after" not in answer.headers
     assert get(service, f"/events/{uuid(1)}?orderId=a").status == 200
+
+
+def test_a_cursor_of_another_shape_does_not_begin_again(service: Service, log: AppliedLog) -> None:
+    log.lay(b"a", created("a", 1))
+
+    for cursor in ("1", "1-0", "%D9%A1-%D9%A1-%D9%A1", "1-0-1%0A", "1-0-" + 19 * "1"):
+        answer = get(service, f"/order-timeline?orderId=a&cursor={cursor}")
+        assert problem(answer) == (400, "invalid-parameter"), cursor
+
+
+def test_a_path_that_is_no_text_names_nothing(service: Service, log: AppliedLog) -> None:
+    """Not what is left of it without the bytes that are none."""
+    log.lay(b"a", created("a", 1))
+
+    assert problem(Answer(service, f"/events/\xff{uuid(1)}")) == (400, "bad-request")
+
+
+def test_what_waits_in_vain_for_what_was_given_up_is_told_so(
+    settings: Settings, service: Service, log: AppliedLog
+) -> None:
+    log.lay(b"b", created("b", 9))
+    sent, unsent = (Message(b"a", created("a", number), (), "a", uuid(number)) for number in (1, 2))
+    Outbox(settings).add([(sent, True), (unsent, False)])
+    Outbox(settings).settle(held=[(1, "too large"), (2, "too large")])
+    OutboxDesk(settings).discard([1, 2], "kim", "too large")
+
+    answers = [get(service, after(1)), get(service, after(2))]
+
+    assert [problem(answer) for answer in answers] == [(504, "not-applied-yet")] * 2
+    assert "A copy that was sent before may still be." in answers[0].json["error"]
+    assert "It never will be." in answers[1].json["error"]
+    assert all("retry-after" not in answer.headers for answer in answers)
+
+
+def test_a_skipped_event_is_told_while_the_outbox_is_locked(
+    settings: Settings, service: Service, log: AppliedLog
+) -> None:
+    """What became of it is known without the outbox."""
+    log.lay(b"a", changed("a", 1, "shipped"))
+    Outbox(settings).totals()
+    with closing(sqlite3.connect(settings.outbox_db, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        answer = get(service, after(1))
+        other.execute("ROLLBACK")
+
+    assert problem(answer) == (409, "event-skipped")
+    assert (answer.json["reason"], answer.json["event"]) == ("unknown_order", None)
 
 
 # Lists.
