@@ -129,7 +129,10 @@ SHORT_WAITS = {
 }
 
 
-@pytest.mark.parametrize("hangs", [False, True], ids=["Kafka runs", "Kafka hangs for a while"])
+@pytest.mark.parametrize(
+    "hangs",
+    [pytest.param(False, id="Kafka runs"), pytest.param(True, id="Kafka hangs for a while", marks=pytest.mark.faults)],
+)
 def test_a_client_whose_answers_are_lost_retries_with_its_key(
     make_stack: MakeStack, figures: Figures, *, hangs: bool
 ) -> None:

@@ -70,6 +70,7 @@ def _check_final_states(stack: Stack, ledger: Ledger, records: dict[str, list[To
         assert list(model.outcomes.values()).count("applied") == len(found) - WRITERS // SHARED_ORDERS + 1
 
 
+@pytest.mark.faults
 def test_thousands_of_orders_are_each_created_updated_and_read_right(stack: Stack, figures: Figures) -> None:
     run = uuid.uuid4().hex[:8]
     started = time.monotonic()

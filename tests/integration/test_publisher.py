@@ -147,6 +147,7 @@ def test_publishing_goes_on_after_the_broker_was_frozen_with_a_send_in_flight(
             assert spooled[one.event_id].sent or one.event_id not in on_topic
 
 
+@pytest.mark.faults
 def test_without_a_broker_an_event_is_spooled_in_time_and_nothing_is_left_behind(broker: Broker) -> None:
     (nobody,) = free_ports(1)
     settings = broker.settings(**SHORT, kafka_bootstrap_servers=f"127.0.0.1:{nobody}")

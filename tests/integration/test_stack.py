@@ -53,6 +53,7 @@ def _kafka_log(stack: Stack) -> str:
     return (stack.settings.log_dir / "kafka.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.faults
 def test_kafka_is_formatted_on_the_first_start_only_and_says_what_it_does(kafka_alone: Stack) -> None:
     kafka_alone.up()
     meta = (kafka_alone.settings.var / "kafka/data/meta.properties").read_text(encoding="utf-8")
@@ -105,6 +106,7 @@ def test_a_stack_comes_up_again_after_supervisord_was_killed(kafka_alone: Stack)
     assert kafka_alone.status()[0].ok
 
 
+@pytest.mark.faults
 def test_a_broker_of_somebody_else_is_not_taken_for_ours(kafka_alone: Stack) -> None:
     told: list[str] = []
     foreign = socket.create_server(("127.0.0.1", kafka_alone.settings.kafka_port))
@@ -139,6 +141,7 @@ def test_with_another_cluster_the_local_broker_is_not_missed(tmp_path: Path) -> 
         stack.down()
 
 
+@pytest.mark.faults
 def test_up_starts_again_what_was_stopped_and_down_can_be_said_twice(kafka_alone: Stack) -> None:
     kafka_alone.up()
     first = kafka_alone.pid("kafka")

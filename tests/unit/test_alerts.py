@@ -13,6 +13,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import structlog.testing
 from hypothesis import given
@@ -58,8 +59,8 @@ def opening(cause: str = Cause.EVENT_HELD, affected: int = 1, detail: str = "why
 
 
 def rows_of(settings: Settings) -> list[AlertRow]:
-    """All alerts, oldest first."""
-    return Alerts(settings).rows(open_only=False)[::-1]
+    """All alerts, oldest first. Whoever writes just now is waited for."""
+    return Alerts(msgspec.structs.replace(settings, outbox_busy_timeout_s=5)).rows(open_only=False)[::-1]
 
 
 def named(lines: Lines, event: str) -> Lines:

@@ -1,27 +1,64 @@
-"""What JSON Schema cannot say, said to Schemathesis; it loads this module itself.
+"""What JSON Schema cannot say, said to Schemathesis; it loads this module itself. And what was seen, written down.
 
-Data that is to be refused is left as it was made; so is every header.
+Data that is to be refused is left as it was made, but for long waits; so is every header.
 """
 
 from __future__ import annotations
 
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import schemathesis
 
-#: A read that waits for an event which nobody has sent takes all of its time: up to 30 s, and 2 s by default.
-WAIT_S = 0.05
+#: Where to write what was seen: a list of [operation, phase, answer], one for each case.
+SEEN = "ORDERFLOW_TEST_SEEN"
+
+#: A read that waits for an event which nobody has sent takes all of its time: up to 30 s, and 2 s by default. A wait
+#: that is longer than the first is made as long as the second.
+WAIT_MAX_S, WAIT_S = 0.2, 0.05
 
 
 @schemathesis.hook
 def before_call(_: Any, case: Any, __: Any) -> None:
+    if case.query and "after" in case.query:
+        shorten(case.query)
     if case.meta is not None and case.meta.generation.mode.is_negative:
         return
     case.body = exact(case.body)
     if isinstance(case.body, dict) and isinstance(case.body.get("event"), dict):
         case.body["event"] = added_up(case.body["event"])
-    if case.query and "after" in case.query:
-        case.query["wait"] = WAIT_S
+
+
+def shorten(query: dict[str, Any]) -> None:
+    with suppress(TypeError, ValueError):  # what is no number is refused at once
+        if WAIT_MAX_S < float(query.get("wait", 2)) <= 30:
+            query["wait"] = WAIT_S
+
+
+@schemathesis.check
+class Seen:
+    """Finds nothing: it keeps which answers the other checks were given."""
+
+    def __init__(self) -> None:
+        self._cases: dict[str, tuple[str, str, str]] = {}
+
+    def after_response(self, _: Any, response: Any, case: Any) -> None:
+        """Keep an answer; a request with another method than the operation's is none of its cases."""
+        if case.method.upper() == case.operation.method.upper():
+            self._cases[case.id] = (case.operation.label, case.meta.phase.name.value, answer(response))
+
+    def after_run(self, _: Any) -> None:
+        Path(os.environ[SEEN]).write_text(json.dumps(list(self._cases.values())), encoding="utf-8")
+
+
+def answer(response: Any) -> str:
+    """Name an answer: its status, and of a problem the kind: ``409 event-skipped``."""
+    if response.headers.get("content-type", [""])[0] != "application/problem+json":
+        return str(response.status_code)
+    return f"{response.status_code} {response.json()['type'].rpartition('/')[2]}"
 
 
 def exact(value: Any) -> Any:

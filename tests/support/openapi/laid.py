@@ -1,0 +1,164 @@
+"""What Schemathesis is to find: data of every state in a stack, offered to it as examples of the parameters and bodies.
+
+The examples of one operation are tried in turn, those at the same position together.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from orderflow.alerts import Cause
+from orderflow.broker.raw import RawProducer, RawRecord
+from orderflow.store.alerts import Alerts, Opening
+from tests.support.outage import ask
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orderflow.stack import Stack
+
+#: operationId -> the name of a parameter, or `BODY` -> the examples.
+Examples = dict[str, dict[str, list[Any]]]
+
+BODY = "(body)"
+
+#: So many orders have an update of nothing, and a record that is no event.
+SKIPPED_ORDERS = 20
+
+#: No program of this version opens or resolves it: it stays open however often it is acknowledged.
+ANOTHER_VERSIONS = "of_another_version"
+
+
+def described_with(document: dict[str, Any], examples: Examples) -> dict[str, Any]:
+    """Put the examples into a description, in place of its own."""
+    operations = {
+        operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
+    }
+    for name, offered in examples.items():
+        places = {parameter["name"]: parameter for parameter in operations[name]["parameters"]}
+        for content in operations[name].get("requestBody", {}).get("content", {}).values():
+            places[BODY] = content
+        for where, values in offered.items():
+            places[where]["examples"] = {f"laid{number}": {"value": value} for number, value in enumerate(values)}
+    return document
+
+
+@contextmanager
+def laid(stack: Stack) -> Iterator[Examples]:
+    """Lay the data, and give the examples for the order service; the alerts are closed in the end."""
+    run = uuid.uuid4().hex[:8]
+    order, twins = f"laid-{run}", [f"twin-{run}-{number}" for number in range(2)]
+    nothings = [f"nothing-{run}-{number}" for number in range(SKIPPED_ORDERS)]
+    records = [
+        _record(_create(order)),
+        *(_record(_create(twin) | {"event_id": _id("twins", run)}) for twin in twins),
+        *(_record(_update(nothing)) for nothing in nothings),
+        *(RawRecord(b"{", nothing.encode()) for nothing in nothings),
+    ]
+    with RawProducer(stack.settings) as producer:
+        producer.send(records)
+    port = stack.settings.order_port
+    skips = until(lambda: _skips(port, nothings), "what cannot be applied is skipped", within_s=20)
+    for one in (order, *twins):
+        until(lambda one=one: "order" in ask(port, f"/order-details?orderId={one}"), "it is applied", within_s=20)
+    with closing(Alerts(stack.settings)) as alerts:
+        opened = _alerts(alerts)
+        try:
+            yield _examples(stack, run, skips) | {"acknowledgeAlert": {"id": opened}}
+        finally:
+            alerts.resolve(ANOTHER_VERSIONS, "The test is over.")
+
+
+def _examples(stack: Stack, run: str, skips: dict[str, tuple[str, str]]) -> Examples:
+    """Name what is laid; ``skips`` is what `_skips` gives. A skip that is to be healed is used once."""
+    order, unknown = f"laid-{run}", f"nobody-{run}"
+    (first, (skip, _)), *others = skips.items()
+    wishes = iter(others)
+    return {
+        "orderDetails": {
+            "orderId": [order, first, order],
+            "after": [_id(order), _id(first), _id("never sent")],
+        },
+        "orderIds": {"topic": [stack.settings.topic, "of-another-system"]},
+        "orderTimeline": {"orderId": [order, first, unknown]},
+        "event": {"eventId": [_id(order), _id(first), _id("twins", run), _id("never sent")]},
+        "skippedMessage": {"id": [skip, "9-9-9"]},
+        "redrive": _turned(_redrives(wishes)),
+        "discard": _turned(_discards(wishes)),
+    }
+
+
+def _redrives(skips: Iterator[tuple[str, tuple[str, str]]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Give what is to be simulated, accepted, and refused: the skip, whether it is a simulation, and the body."""
+    said = {"author": "kim", "reason": "a test"}
+    for simulate in ("true", "false"):
+        nothing, (update, broken) = next(skips)
+        yield broken, simulate, {**said, "event": _create(nothing)}
+        yield next(skips)[1][0], simulate, {**said, "atEnd": True, "force": True}
+        yield next(skips)[1][0], simulate, {**said, "force": True}
+        yield update, simulate, {**said, "ifLast": 0}
+    _, (update, broken) = next(skips)
+    yield update, "false", said
+    yield broken, "false", said
+    yield broken, "false", {**said, "event": _create("another")}
+
+
+def _discards(skips: Iterator[tuple[str, tuple[str, str]]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    said = {"author": "kim", "reason": "a test"}
+    _, (update, broken) = next(skips)
+    yield update, "true", said
+    yield update, "false", said
+    yield broken, "false", {**said, "ifLast": 0}
+
+
+def _turned(wishes: Iterator[tuple[str, str, dict[str, Any]]]) -> dict[str, list[Any]]:
+    return dict(zip(("id", "simulate", BODY), map(list, zip(*wishes, strict=True)), strict=True))
+
+
+def _alerts(alerts: Alerts) -> list[str]:
+    """Open alerts: one that stays open, one that is closed by who looks after it, and one that is closed already."""
+    ids = []
+    for cause in (ANOTHER_VERSIONS, Cause.INTERNAL_ERROR, Cause.LOG_STARTS_LATE):
+        ids.append(str(alerts.open(Opening(cause, "critical", "a-test", "Nothing happened.", 1, 1_700_000_000_000))[0]))
+    alerts.resolve(Cause.LOG_STARTS_LATE, "It did not.")
+    return ids
+
+
+def _skips(port: int, orders: list[str]) -> dict[str, tuple[str, str]] | None:
+    """Give the ids of each order's skips, the update of nothing first; None while some are missing."""
+    found: dict[str, dict[str, str]] = {order: {} for order in orders}
+    for skip in ask(port, "/skipped-messages?limit=1000")["skippedMessages"]:
+        if skip["orderId"] in found:
+            found[skip["orderId"]][skip["reason"]] = skip["id"]
+    if any(len(ids) < 2 for ids in found.values()):
+        return None
+    return {order: (ids["unknown_order"], ids["malformed_json"]) for order, ids in found.items()}
+
+
+def _id(*of: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(of)))
+
+
+def _create(order_id: str) -> dict[str, Any]:
+    order = {
+        "orderId": order_id,
+        "customerId": "customer-1",
+        "orderDate": "2026-01-02T03:04:05Z",
+        "items": [{"itemId": "item-1", "quantity": 2, "price": 4.5}],
+        "totalAmount": 9,
+        "currency": "EUR",
+        "status": "new",
+    }
+    return {"type": "order.created", "order_id": order_id, "event_id": _id(order_id), "order": order}
+
+
+def _update(order_id: str) -> dict[str, Any]:
+    return {"type": "order.status_changed", "order_id": order_id, "event_id": _id(order_id), "status": "shipped"}
+
+
+def _record(event: dict[str, Any]) -> RawRecord:
+    return RawRecord(json.dumps(event).encode(), event["order_id"].encode())
