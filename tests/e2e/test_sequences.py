@@ -7,6 +7,8 @@ import uuid
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support import store
 from tests.support.ledger import STATUSES, Ledger
 from tests.support.load import Writer, run_together
