@@ -26,6 +26,10 @@ STATES: dict[str, tuple[State, ...]] = {
 }
 
 
+#: More rows of one order are not told of at once.
+OF_ORDER_MAX = 1_000
+
+
 class OutboxDesk:
     """The table, for people. Thread-safe."""
 
@@ -48,7 +52,7 @@ class OutboxDesk:
         return [Entry(*row) for row in self._file.query(sql, parameters)]
 
     def of_order(self, order_id: str) -> list[Entry]:
-        """Give an order's rows, in order of arrival."""
+        """Give an order's rows, in order of arrival; the first `OF_ORDER_MAX`."""
         return [Entry(*row) for row in self._file.query(_OF_ORDER, (order_id,))]
 
     def find(self, name: str) -> list[Entry]:
@@ -100,7 +104,7 @@ SELECT min(spooled_at) FROM outbox WHERE seq IN (
 _OF_ORDER = f"""
 {SELECT} WHERE order_id = ?1 AND state != 'discarded'
 UNION ALL {SELECT} WHERE order_id = ?1 AND state = 'discarded'
-ORDER BY seq
+ORDER BY seq LIMIT {OF_ORDER_MAX}
 """
 
 #: In order of arrival, so that of each message the last comes last.

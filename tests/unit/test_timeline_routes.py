@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from order_service.app import make_app
+from order_service.orders import Orders
 from orderflow.broker import partition_of
 from orderflow.measures import Lag
 from orderflow.messages import Message
@@ -138,6 +139,21 @@ def test_half_of_the_threads_may_wait_and_the_others_answer(service: Service, lo
     assert problem(refused) == (503, "too-many-waiting")
     assert refused.headers["retry-after"] == "1"
     assert other.status == 200
+
+
+@pytest.mark.parametrize("threads", [8, 9, 15, 16, 64, 512])
+def test_what_may_hold_a_thread_for_long_leaves_some_to_what_is_quick(tmp_path: Path, threads: int) -> None:
+    """All of it together: reads that wait, streams, searches, and bodies that come slowly."""
+    service = make_app(Settings(var_dir=str(tmp_path), order_threads=threads))
+    (orders,) = {one for route in service.routes if isinstance(one := getattr(route.handler, "__self__", None), Orders)}
+
+    held = [
+        orders._writes.room._seats, orders._walks_max, orders._searches._seats._initial_value,
+        service._bodies._at_once,
+    ]  # fmt: skip
+
+    assert all(held)
+    assert sum(held) < threads
 
 
 @pytest.mark.parametrize(
