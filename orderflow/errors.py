@@ -211,10 +211,15 @@ class ServiceUnavailable(ClientError):
 
 
 class OutcomeUnknown(ClientError):
-    """A write was sent, and nobody knows whether it takes effect. Repeated under ``idempotency_key`` it is the same."""
+    """A write was sent, and nobody knows whether it takes effect. Repeated under ``idempotency_key`` it is the same.
 
-    def __init__(self, detail: str, status: int, problem: str | None, idempotency_key: str) -> None:
-        super().__init__(detail, status, problem)
+    ``said`` is what happened, without the way out.
+    """
+
+    def __init__(self, said: str, status: int, problem: str | None, idempotency_key: str) -> None:
+        way_out = f"send it again with idempotency_key={idempotency_key!r} until it is published or spooled"
+        super().__init__(f"{said}; {way_out}", status, problem)
+        self.said = said
         self.idempotency_key = idempotency_key
 
 

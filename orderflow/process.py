@@ -10,7 +10,8 @@ import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import structlog
@@ -21,7 +22,6 @@ from orderflow.settings import Settings, supervised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 log = structlog.get_logger(__name__)
 
@@ -102,18 +102,46 @@ class Heartbeat:
         self._program = program
         self._started_at = time.time()
         self._interval_s = settings.heartbeat_interval_s
+        self._settings = settings
         self._last: tuple[float, State, str | None] = (0.0, "starting", None)
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def beat(self, state: State, waits_for: str | None = None) -> None:
         """Write the file when its interval has passed, or when something but a counter changed."""
+        if self._is_due(state, waits_for):
+            self._write(self._own(state, waits_for))
+
+    def stand_by(self, waits_for: str) -> None:
+        """Tell what is waited for, unless another process beats: its counters would jump to and fro."""
+        last = read_heartbeat(self._settings, self._program)
+        if last is None or last.pid == os.getpid() or last.age_s() > self._settings.heartbeat_stale_s:
+            self.stand_in(waits_for)
+
+    def stand_in(self, waits_for: str) -> None:
+        """Beat as ``waiting`` in the stead of the one that worked last: what it has counted stays.
+
+        What waited then waits on; whether anything else does nobody knows.
+        """
+        if not self._is_due("waiting", waits_for):
+            return
+        last = read_heartbeat(self._settings, self._program) or self._own("waiting", waits_for)
+        waiting = {partition: lag for partition, lag in last.lags.items() if lag.records}
+        said: dict[str, Any] = {"state": "waiting", "waits_for": waits_for, "lags": waiting}
+        self._write(msgspec.structs.replace(last, pid=os.getpid(), at=time.time(), **said))
+
+    def _is_due(self, state: State, waits_for: str | None) -> bool:
         now = time.monotonic()
         at, *before = self._last
         if before == [state, waits_for] and now - at < self._interval_s:
-            return
+            return False
         self._last = (now, state, waits_for)
+        return True
+
+    def _own(self, state: State, waits_for: str | None) -> Beat:
         said = (state, waits_for, self.counters, self._started_at, self.lags, self.distributions)
-        entry = Beat(self._program, os.getpid(), time.time(), *said)
+        return Beat(self._program, os.getpid(), time.time(), *said)
+
+    def _write(self, entry: Beat) -> None:
         draft = self.path.with_suffix(f".{os.getpid()}.new")
         try:
             draft.write_bytes(msgspec.json.encode(entry))
@@ -175,6 +203,14 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def exists(pid: int) -> bool:
+    """Tell whether a process runs; one that only waits to be reaped by its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -21,6 +21,7 @@ import msgspec
 
 import orderflow
 from orderflow.errors import NoSupervisor, StackError
+from orderflow.process import exists
 from orderflow.settings import Settings, inherited
 from orderflow.status import ON_DEMAND, Row, status
 from orderflow.supervise import (
@@ -178,7 +179,7 @@ class Stack:
         except NoSupervisor:
             return False
         deadline = time.monotonic() + timeout_s
-        while _exists(pid):
+        while exists(pid):
             if time.monotonic() > deadline:
                 raise StackError(f"supervisord (pid {pid}) still stops its programs after {timeout_s:g} s")
             time.sleep(POLL_S / 4)
@@ -237,12 +238,3 @@ def _path(path: str | Path) -> str:
 
 def _complaints(rows: list[Row]) -> str:
     return "; ".join(f"{row.program} ({row.state}): {row.says}" for row in rows if not row.ok)
-
-
-def _exists(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped by its parent does not."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orderflow.process import read_heartbeat
+from orderflow.process import exists, read_heartbeat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +138,8 @@ def _service(host: str, port: int) -> tuple[bool, str]:
 
 def _worker(program: ProgramState, settings: Settings) -> tuple[bool, str]:
     beat = read_heartbeat(settings, program.name)
+    if beat is not None and beat.pid != program.pid and beat.age_s() <= settings.heartbeat_stale_s and exists(beat.pid):
+        return False, f"waits for process {beat.pid}, which works in its stead"
     if beat is None or beat.pid != program.pid:  # another pid: the file of a process that has gone
         # What is started on demand need not be one of our workers.
         return not program.autostart, "" if not program.autostart else "no heartbeat yet"

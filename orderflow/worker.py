@@ -1,7 +1,10 @@
-"""Running a worker: its settings, logs, signals, lock and alerts, and the exit code that Supervisor reads."""
+"""Running a worker: its settings, logs, signals, lock and alerts, its exit code for Supervisor; standing in for it."""
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -11,7 +14,7 @@ from orderflow.alerts import AlertBook, Cause
 from orderflow.errors import StoreDamaged, StoreIncompatible, TopicMisconfigured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from orderflow.settings import Settings
 
@@ -39,7 +42,7 @@ def run(program: str, lock: str, work: Callable[[Worker], None], *, incompatible
     alerts = AlertBook(settings, program)
 
     def waiting(holder: int | None) -> None:
-        heartbeat.beat("waiting", f"{lock}, held by process {holder}")
+        heartbeat.stand_by(f"{lock}, held by process {holder}")
 
     with process.exclusive_lock(settings.run_dir / f"{program}.lock", stop, waiting) as held:
         if not held:
@@ -59,3 +62,24 @@ def run(program: str, lock: str, work: Callable[[Worker], None], *, incompatible
             alerts.close()
     log.info("process.stopped")
     return process.EX_OK
+
+
+@contextmanager
+def standing_in(settings: Settings, program: str, what: str) -> Iterator[None]:
+    """Beat in a worker's stead, from a thread, while ``what`` does its work. The caller holds the worker's lock."""
+    heartbeat = process.Heartbeat(settings, program)
+    waits_for = f"{what}, process {os.getpid()}"
+    over = Event()
+
+    def beat() -> None:
+        heartbeat.stand_in(waits_for)
+        while not over.wait(settings.heartbeat_interval_s):
+            heartbeat.stand_in(waits_for)
+
+    thread = Thread(target=beat, name="standing-in", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -99,22 +99,39 @@ python_package() {
   fi
 }
 
+# The oldest promtool that the tests were tried with: Debian 12's.
+oldest_promtool=2.42
+wanted_promtool="promtool $oldest_promtool or newer on PATH; it comes with Prometheus (https://prometheus.io/download)"
+
+# What the tests take: the one in .venv, else the one on PATH.
+find_promtool() { command -v .venv/bin/promtool || command -v promtool; }
+
+promtool_is_new_enough() { # promtool_is_new_enough COMMAND
+  local version
+  version=$("$1" --version 2>&1 | sed -n 's/^promtool, version \([0-9.]*\).*/\1/p') || return 1
+  [ -n "$version" ] && printf '%s\n' "$oldest_promtool" "$version" | sort -V -C
+}
+
 # promtool comes with the Prometheus server, which has no business here: it alone is taken out of Debian's package.
 fetch_promtool() { # fetch_promtool TO
-  local folder
-  need_apt "promtool, which comes with Prometheus, on PATH"
+  need_apt "$wanted_promtool. Only the tests need it; all else is ready"
   folder=$(mktemp -d)
+  trap 'rm -rf "$folder"' EXIT
   say "apt: fetching promtool"
   # Without lists, or with old ones, there is nothing to fetch.
   download_prometheus "$folder" 2>/dev/null || { update_lists; quietly download_prometheus "$folder"; }
   dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool
+  promtool_is_new_enough "$folder/usr/bin/promtool" || fail "apt's is too old; please install: $wanted_promtool"
   install -m 755 "$folder/usr/bin/promtool" "$1"
   rm -rf "$folder"
+  trap - EXIT
 }
 
 download_prometheus() { # download_prometheus FOLDER
   (cd "$1" && apt-get -qq -o APT::Sandbox::User= -o Acquire::Retries=3 download prometheus)
 }
+
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0 # whoever reads this file wants what is above alone
 
 # --- the steps ---------------------------------------------------------------------------------------------------
 
@@ -158,7 +175,7 @@ if [ -z "$broker_ready" ]; then
   echo "$broker" >deploy/kafka/libs/.provisioned
 fi
 
-if [ "${1:-}" = --tests ] && [ ! -x .venv/bin/promtool ] && ! command -v promtool >/dev/null; then
+if [ "${1:-}" = --tests ] && ! { promtool=$(find_promtool) && promtool_is_new_enough "$promtool"; }; then
   fetch_promtool .venv/bin/promtool
 fi
 

@@ -90,7 +90,8 @@ def make_service(settings: Settings, parts: Parts) -> Service:
     gauge("orderflow_breaker_state", "1 for the breaker's state.", ("state",), parts.outbox_watch.breaker)
     gauge("orderflow_outbox_events", "Events that wait for Kafka, or are held.", ("state",), parts.outbox_watch.events)
     gauge("orderflow_outbox_bytes", "What those events take.", (), parts.outbox_watch.undelivered_bytes)
-    gauge("orderflow_outbox_oldest_age_seconds", "How long the oldest waits.", (), parts.outbox_watch.oldest_age_s)
+    oldest = parts.outbox_watch.oldest_age_s
+    gauge("orderflow_outbox_oldest_age_seconds", "How long the oldest waits, or is held.", ("state",), oldest)
     retries = parts.outbox_watch.retries
     service.metrics.counted("orderflow_publish_retries_total", "Groups of events that were sent again.", (), retries)
     return service

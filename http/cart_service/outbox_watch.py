@@ -38,7 +38,8 @@ WELL_AGAIN = 0.6
 #: How often it is looked while somebody pauses until an order is free.
 PAUSING_LOOK_S = 0.05
 
-#: So many looks in a row that fail are an alert: another process may hold the lock for a moment.
+#: So many looks in a row that fail are an alert, and nobody knows the figures any more: another process may hold the
+#: lock for a moment.
 IN_VAIN_MAX = 3
 
 #: After asking which orders wait, so many times as long as that took goes by before it is asked again.
@@ -59,10 +60,11 @@ class OutboxWatch:
         self._kafka = kafka
         self._alerts = alerts
         self._totals: Totals | None = None
-        #: Since when the oldest undelivered event waits, in ms since 1970; None where none does.
-        self._oldest_at: int | None = None
+        #: Since when the oldest of each state waits, in ms since 1970, where there is one.
+        self._oldest_at: Mapping[str, int] = {}
         self._settled: tuple[int, int] | None = None
         self._next_refresh = 0.0
+        self._delivered_ever: int | None = None
         self._delivered_at = -settings.outbox_pause_s
         self._in_vain = 0
         self._openings = 0
@@ -82,8 +84,10 @@ class OutboxWatch:
             if self._spool.problem or not self._publisher.breaker.closed:
                 raise NotReady(f"The outbox takes no events. {problem}")
             return False, f"The outbox takes no events. {problem}"
-        waiting, held = (self._totals.waiting, self._totals.held) if self._totals else (0, 0)
-        return held == 0, f"The outbox takes events; {waiting} wait in it, {held} are held."
+        totals = self._totals
+        if totals is None:
+            return False, "The outbox cannot be read: how many events wait in it is not known."
+        return totals.held == 0, f"The outbox takes events; {totals.waiting} wait in it, {totals.held} are held."
 
     def events(self) -> Mapping[tuple[str, ...], float]:
         """Tell for ``/metrics`` how many events are in each state."""
@@ -95,10 +99,11 @@ class OutboxWatch:
         return {} if self._totals is None else {(): self._totals.bytes_undelivered}
 
     def oldest_age_s(self) -> Mapping[tuple[str, ...], float]:
-        """Tell for ``/metrics`` how long the oldest of them waits; 0 where none does."""
+        """Tell for ``/metrics`` how long the oldest of each state waits; 0 where none does."""
         if self._totals is None:
             return {}
-        return {(): 0.0 if self._oldest_at is None else max(0, now_ms() - self._oldest_at) / 1000}
+        now, since = now_ms(), self._oldest_at
+        return {(state,): max(0, now - since.get(state, now)) / 1000 for state in ("waiting", "held")}
 
     def retries(self) -> Mapping[tuple[str, ...], float]:
         """Tell for ``/metrics`` how often events were sent again."""
@@ -121,7 +126,7 @@ class OutboxWatch:
         was_open = self._publisher.breaker.state is State.OPEN
         try:
             totals = self.outbox.totals()
-            self._oldest_at = self._desk.oldest_waiting_at() if totals.undelivered else None
+            self._oldest_at = self._desk.oldest_of_each() if totals.undelivered else {}
             self._refresh(totals)
             self._notice_deliveries(totals, was_open=was_open)
             self._alert_of_outage()
@@ -131,6 +136,7 @@ class OutboxWatch:
         except StoreError as error:
             self._in_vain += 1
             if self._in_vain >= IN_VAIN_MAX:
+                self._totals = None  # Nobody knows how much waits now, and that is not what waited then.
                 self._alerts.open(Cause.OUTBOX_UNWRITABLE, str(error))
 
     def _refresh(self, totals: Totals) -> None:
@@ -146,9 +152,9 @@ class OutboxWatch:
         self._publisher.go_on()
 
     def _notice_deliveries(self, totals: Totals, *, was_open: bool) -> None:
-        before, self._totals = self._totals, totals
+        before, self._totals, self._delivered_ever = self._delivered_ever, totals, totals.delivered_ever
         now = time.monotonic()
-        if before is not None and totals.delivered_ever > before.delivered_ever:
+        if before is not None and totals.delivered_ever > before:
             self._delivered_at = now
             if was_open:
                 self._publisher.recovered()

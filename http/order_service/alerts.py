@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: The longest id that is looked for; a longer number is no row's.
 ID_DIGITS = 18
 
+#: So long a scrape waits for a locked file: all else that it tells waits with it.
+SCRAPE_BUSY_TIMEOUT_S = 0.1
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -46,6 +49,7 @@ class AlertDesk:
 
     def __init__(self, settings: Settings) -> None:
         self._alerts = Alerts(settings)
+        self._scraped = Alerts(settings, SCRAPE_BUSY_TIMEOUT_S)
 
     def routes(self) -> tuple[Route, ...]:
         """Declare the routes."""
@@ -101,5 +105,5 @@ class AlertDesk:
     def open_now(self) -> Mapping[tuple[str, ...], float]:
         """Tell for ``/metrics`` which alerts are open, by cause and severity."""
         counts: dict[tuple[str, ...], float] = {(cause.value, cause.facts.severity): 0 for cause in Cause}
-        counts.update(self._alerts.open_counts())
+        counts.update(self._scraped.open_counts())
         return counts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -26,12 +25,19 @@ from orderflow.store.alerts import Alerts
 from orderflow.wording import plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import NoReturn
 
     from orderflow.store.alerts import AlertRow
 
 app = typer.Typer(
-    no_args_is_help=True, help="See what needs a person, what to do about it, and say who looks after it."
+    no_args_is_help=True,
+    help="""See what needs a person, what to do about it, and say who looks after it.
+
+    For example:
+    $ orderflow alerts list
+    $ orderflow alerts ack 7 --author kim --note "disk ordered"
+    """,
 )
 
 AlertId = Annotated[
@@ -44,7 +50,7 @@ def list_(
     *,
     all_: Annotated[bool, typer.Option("--all", help="Resolved ones, too.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="So many at most.")] = 100,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the open alerts, newest first.
@@ -58,13 +64,13 @@ def list_(
         show_json({"alerts": [shown(row) for row in rows]})
     elif rows:
         columns = ("id", "severity", "cause", "since", "affected", "state", "detail")
-        show_table(columns, [_cells(row) for row in rows])
+        show_table(columns, [_cells(row) for row in rows], rigid=("id", "severity", "since"))
     else:
         typer.echo("no alerts" if all_ else "no alert is open")
 
 
 @app.command()
-def show(alert_id: AlertId, *, stack: StackOption = Path(), as_json: JsonOption = False) -> None:
+def show(alert_id: AlertId, *, stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Show one alert, and step by step what to do about it.
 
     For example:
@@ -89,7 +95,7 @@ def ack(
     *,
     author: AuthorOption = "",
     note: Annotated[str | None, typer.Option(metavar="TEXT", help="What the others should know.")] = None,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say that you look after an alert. One of something that happened is closed by it.
@@ -114,7 +120,7 @@ def ack(
         typer.echo(f"alert {row.id} ({row.cause}) is {_state(row)}")
 
 
-def _open(stack: Path) -> Alerts:
+def _open(stack: Path | None) -> Alerts:
     return Alerts(outbox_settings_of(stack))
 
 

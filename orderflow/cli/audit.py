@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 (typer reads the annotations)
 from typing import TYPE_CHECKING, Annotated, NoReturn, Self
 
 import typer
@@ -39,7 +39,7 @@ def audit(
         typer.Option(metavar="FILE", help="Also what callers were told, as `orderflow load --ledger FILE` keeps it."),
     ] = None,
     limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="Show so many differences; all are counted.")] = 100,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check with a second model of all rules that nothing acknowledged is lost or counted twice.

@@ -45,7 +45,7 @@ def _completing(find: Callable[[Settings], Iterable[str]]) -> Callable[[typer.Co
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         """Give what begins like that, in the stack that was named."""
         try:
-            found = find(settings_of(Path(ctx.params.get("stack") or ".")))
+            found = find(settings_of(Path(named) if (named := ctx.params.get("stack")) else None))
         except OrderflowError:
             return []
         return [one for one in found if one.startswith(incomplete)]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from orderflow.cli.terminal import JsonOption, StackOption, settings_of, show_json, show_table
 from orderflow.settings import Settings
 
 
-def config(*, stack: StackOption = Path(), as_json: JsonOption = False) -> None:
+def config(*, stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Show all settings with their values; secrets are masked.
 
     For example:

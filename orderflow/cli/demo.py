@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,7 +43,7 @@ class Step(msgspec.Struct, frozen=True):
     ok: bool
 
 
-def demo(*, stack: StackOption = Path(), as_json: JsonOption = False) -> None:
+def demo(*, stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Send orders, updates, an invalid request and a malformed message, and show what came of each.
 
     Exit code 0: all of it came out as it should; 1: something did not.

@@ -53,7 +53,8 @@ def event_drawn(event: Event, *, whole: bool = False) -> Group:
     """Draw an event and its steps; ``whole`` with its order, its trace and why it stands so."""
     lines = [_title(event), Text(_names(event), style="dim")]
     if whole:
-        told = (("order", event.order_id), ("trace", event.trace_id), ("because", event.detail))
+        why = None if event.detail in [step.detail for step in event.steps] else event.detail
+        told = (("order", event.order_id), ("trace", event.trace_id), ("because", why))
         lines += [Text(f"{name} {in_one_line(value)}", style="dim") for name, value in told if value]
     return Group(*lines, _steps_drawn(event.steps))
 
@@ -79,7 +80,7 @@ def _title(event: Event) -> Text:
 def _names(event: Event) -> str:
     name = in_one_line(event.event_id or "without an id")
     if event.partition is None:
-        return name
+        return f"{name}, a copy may be on the topic" if event.maybe_on_topic else name
     return f"{name}, partition {event.partition}, offset {event.offset}"
 
 

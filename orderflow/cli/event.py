@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +18,7 @@ def event(
         str | None,
         typer.Option(metavar="ORDER_ID", autocompletion=order_ids, help="Its order, where several have that id."),
     ] = None,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how one event stands, in the outbox, too: its steps, its place, its trace, and why.
@@ -29,7 +28,7 @@ def event(
     $ orderflow event 6e620890-21fd-4fd8-a3de-a3b3b8abb8a2 --order ord-1 --json
     """
     with client_of(stack) as client:
-        found = client.event(text_of(event_id), None if order is None else text_of(order))
+        found = client.event(text_of(event_id).lower(), None if order is None else text_of(order))
     if as_json:
         show_json({"event": found})
     else:

@@ -45,12 +45,12 @@ class Lag(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, rename="camel"):
-    """What is in the outbox undelivered; ``oldest_s`` is None where nothing is."""
+    """What is in the outbox undelivered; ``oldest_seconds`` is None where nothing is."""
 
     waiting: int
     held: int
     bytes: int
-    oldest_s: float | None
+    oldest_seconds: float | None
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -188,8 +188,8 @@ class Watch:
     def _look_at_outbox(self) -> Waiting:
         self._refuse_missing()
         totals, oldest_at = self._outbox.totals(), self._desk.oldest_waiting_at()
-        oldest_s = None if oldest_at is None else max(0.0, time.time() - oldest_at / 1000)
-        return Waiting(totals.waiting, totals.held, totals.bytes_undelivered, oldest_s)
+        oldest_seconds = None if oldest_at is None else max(0.0, time.time() - oldest_at / 1000)
+        return Waiting(totals.waiting, totals.held, totals.bytes_undelivered, oldest_seconds)
 
     def _look_at_alerts(self) -> list[AlertShown]:
         self._refuse_missing()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orderflow.cli.completing import one_of, order_ids
-from orderflow.cli.terminal import fail
 from orderflow.events import SkipReason
 from orderflow.store.skips import Wanted
 
@@ -40,7 +39,7 @@ class Filter:
     def wanted(self) -> Wanted:
         """Give them as the store takes them: the open ones."""
         if self.reason is not None and self.reason not in list(SkipReason):
-            fail(f"{self.reason!r} is no reason; give one of {', '.join(SkipReason)}")
+            raise typer.BadParameter(f"{self.reason!r} is no reason; give one of {', '.join(SkipReason)}")
         return Wanted("open", self.reason, self.order, _ms(self.since), _ms(self.until))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 (typer reads the annotations)
 from statistics import quantiles
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +46,7 @@ def load(  # noqa: PLR0913 (a command's options)
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Add a line for every request to this file.")
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long to wait for an answer.")] = 15.0,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create and update orders, and show what came of it. Ctrl-C ends it in good order, with exit code 130.
@@ -72,8 +72,9 @@ def load(  # noqa: PLR0913 (a command's options)
         plan = Plan(orders=orders, duration_s=duration, rate=rate, connections=connections, updates=updates, bad=bad)
     except ValueError as error:
         raise typer.BadParameter(f"{error}.") from None
+    settings = settings_of(stack)
     with Ledger(ledger) as kept:
-        interrupted, seconds = _run(settings_of(stack), plan, kept, timeout)
+        interrupted, seconds = _run(settings, plan, kept, timeout)
 
     if as_json:
         show_json(summary(kept, seconds))

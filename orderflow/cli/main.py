@@ -89,7 +89,13 @@ def orderflow(
     *,
     version: Annotated[bool, typer.Option("--version", callback=_version, help="Show the version.")] = False,
 ) -> None:
-    """Operate orderflow: orders through Apache Kafka, whose HTTP answer is the truth."""
+    """Operate orderflow: orders through Apache Kafka, whose HTTP answer is the truth.
+
+    For example:
+    $ orderflow status --wait 30
+    $ orderflow orders create ord-1 --items-num 2 --wait 5
+    $ orderflow timeline ord-1
+    """
     del version  # the callback has done it
 
 

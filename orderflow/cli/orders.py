@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orderflow.cli.completing import order_ids
 from orderflow.cli.drawing import order_line
 from orderflow.cli.terminal import (
     JsonOption,
@@ -21,7 +21,9 @@ from orderflow.cli.terminal import (
     show_table,
     text_of,
 )
-from orderflow.errors import EventSkipped, NotAppliedYet
+from orderflow.cli.writing import KeyOption, NewId, OrderId, WaitOption, key_told
+from orderflow.client.calls import WAIT_S
+from orderflow.errors import EventSkipped, NotAppliedYet, NotFound
 from orderflow.orders import Currency, Status  # noqa: TC001 (typer reads the annotations)
 
 if TYPE_CHECKING:
@@ -29,7 +31,15 @@ if TYPE_CHECKING:
 
     from orderflow.client import Client, Order, Written
 
-app = typer.Typer(no_args_is_help=True, help="List, read, create and update orders, over HTTP.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""List, read, create and update orders, over HTTP.
+
+    For example:
+    $ orderflow orders create ord-1 --items-num 2 --wait 5
+    $ orderflow orders list --status shipped
+    """,
+)
 
 #: The event has no effect; it is taken, and not applied yet: wait, and ask again.
 EX_SKIPPED, EX_NOT_YET = 1, 3
@@ -37,14 +47,8 @@ EX_SKIPPED, EX_NOT_YET = 1, 3
 #: Orders of one page of the list.
 PAGE = 1_000
 
-OrderId = Annotated[str, typer.Argument(metavar="ORDER_ID", autocompletion=order_ids, help="The order's id.")]
-NewId = Annotated[str, typer.Argument(metavar="ORDER_ID", help="The id that it is to have.")]
-KeyOption = Annotated[
-    str | None, typer.Option("--key", metavar="KEY", help="Idempotency-Key: a repetition under it is the same event.")
-]
-WaitOption = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait so long for it to be applied; 0: not at all.")
-]
+#: Pause between two looks for an order that is not there yet.
+LOOK_S = 0.1
 
 
 @app.command(name="list")
@@ -53,7 +57,7 @@ def list_(
     status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="So many at most.")] = 100,
     all_: Annotated[bool, typer.Option("--all", help="All of them, without a limit.")] = False,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the orders, newest first.
@@ -69,8 +73,8 @@ def list_(
     if as_json:
         show_json({"orders": orders})
     elif orders:
-        columns = ("order", "status", "customer", "items", "total", "shipping", "created")
-        show_table(columns, [_cells(order) for order in orders])
+        columns = ("order", "status", "customer", "total", "created")
+        show_table(columns, [_cells(order) for order in orders], rigid=("status", "total", "created"))
     else:
         typer.echo("no orders" if status is None else f"no order is {status}")
 
@@ -82,19 +86,27 @@ def show(
     after: Annotated[
         str | None, typer.Option(metavar="EVENT_ID", help="As it is once this event of it has been applied.")
     ] = None,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for that.")] = 2.0,
-    stack: StackOption = Path(),
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help=f"How long to wait for that; without --after, for the order.  [default: {WAIT_S:g} with --after]",
+        ),
+    ] = None,
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one order. Exit code 1: there is none, or the event was skipped; 3: it was not applied in time.
 
     For example:
     $ orderflow orders show ord-1
+    $ orderflow orders show ord-1 --wait 10
     $ orderflow orders show ord-1 --after 6e620890-21fd-4fd8-a3de-a3b3b8abb8a2 --wait 10
     """
     with client_of(stack) as client:
         try:
-            order = client.order(text_of(order_id), after=None if after is None else text_of(after), wait_s=wait)
+            order = _shown_order(client, order_id, after and text_of(after).lower(), wait)
         except (EventSkipped, NotAppliedYet) as error:
             _end(error)
     if as_json:
@@ -110,6 +122,20 @@ def show(
     show_table(("item", "quantity", "price"), [(item.item_id, item.quantity, item.price) for item in order.items])
 
 
+def _shown_order(client: Client, order_id: str, after: str | None, wait_s: float | None) -> Order:
+    """Read an order: once an event of it has been applied, or once there is one."""
+    if after is not None:
+        return client.order(order_id, after=after, wait_s=WAIT_S if wait_s is None else wait_s)
+    deadline = time.monotonic() + (wait_s or 0.0)
+    while True:
+        try:
+            return client.order(order_id)
+        except NotFound:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(LOOK_S)
+
+
 @app.command()
 def create(  # noqa: PLR0913 (a command's options)
     order_id: NewId,
@@ -119,7 +145,7 @@ def create(  # noqa: PLR0913 (a command's options)
     currency: Annotated[Currency | None, typer.Option(help="Else one is chosen.")] = None,
     key: KeyOption = None,
     wait: WaitOption = 0.0,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create an order with made-up items, and tell what came of it: published or spooled, and with --wait, applied.
@@ -130,22 +156,22 @@ def create(  # noqa: PLR0913 (a command's options)
     $ orderflow orders create ord-1 --items-num 2
     $ orderflow orders create ord-1 --customer kim --currency EUR --wait 5 --json
     """
-    with client_of(stack) as client:
+    key = key or str(uuid.uuid4())
+    with client_of(stack) as client, key_told(key):
         written = client.create(
-            text_of(order_id), items_num, customer_id=customer and text_of(customer), currency=currency,
-            idempotency_key=key,
-        )  # fmt: skip
+            order_id, items_num, customer_id=customer and text_of(customer), currency=currency, idempotency_key=key
+        )
         _tell(client, written, wait, as_json=as_json)
 
 
 @app.command()
 def update(
     order_id: OrderId,
-    status: Annotated[Status, typer.Argument(help="Where it is to stand.")],
+    status: Annotated[Status, typer.Argument(metavar="STATUS", help="Where it is to stand.")],
     *,
     key: KeyOption = None,
     wait: WaitOption = 0.0,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set an order's status, and tell what came of it: published or spooled, and with --wait, applied or skipped.
@@ -156,8 +182,9 @@ def update(
     $ orderflow orders update ord-1 shipped
     $ orderflow orders update ord-1 shipped --wait 5
     """
-    with client_of(stack) as client:
-        written = client.update(text_of(order_id), status, idempotency_key=key)
+    key = key or str(uuid.uuid4())
+    with client_of(stack) as client, key_told(key):
+        written = client.update(order_id, status, idempotency_key=key)
         _tell(client, written, wait, as_json=as_json)
 
 
@@ -203,8 +230,8 @@ def _where(written: Written) -> str:
 
 
 def _cells(order: Order) -> tuple[object, ...]:
-    total, shipping = f"{order.total_amount} {order.currency}", order.shipping_cost
-    return order.order_id, order.status, order.customer_id, len(order.items), total, shipping, _moment(order)
+    total = f"{order.total_amount} {order.currency}"
+    return order.order_id, order.status, order.customer_id, total, _moment(order)
 
 
 def _moment(order: Order) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +27,15 @@ from orderflow.store.outbox_shown import shown, shown_with_payload
 if TYPE_CHECKING:
     from orderflow.store.outbox_rows import Entry
 
-app = typer.Typer(no_args_is_help=True, help="See what waits for Kafka, and settle what Kafka refuses.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""See what waits for Kafka, and settle what Kafka refuses.
+
+    For example:
+    $ orderflow outbox list --state held
+    $ orderflow outbox retry 17
+    """,
+)
 
 Names = Annotated[list[str], typer.Argument(metavar="ID...", help="Numbers or event ids, as `list` shows them.")]
 
@@ -43,7 +50,7 @@ def list_(
         str | None, typer.Option(metavar="ORDER_ID", autocompletion=order_ids, help="Of this order only.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")] = 100,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List events in order of arrival, and how much waits.
@@ -53,7 +60,7 @@ def list_(
     $ orderflow outbox list --state held --json
     """
     if state not in STATES:
-        fail(f"{state!r} is no state; give one of {', '.join(STATES)}")
+        raise typer.BadParameter(f"{state!r} is no state; give one of {', '.join(STATES)}")
     settings = outbox_settings_of(stack)
     entries = OutboxDesk(settings).entries(STATES[state], order_id=order, limit=limit)
     totals = Outbox(settings).totals()
@@ -63,7 +70,7 @@ def list_(
         return
     if entries:
         columns = ("id", "kind", "order", "type", "state", "spooled", "maybe on topic", "reason")
-        show_table(columns, [_cells(entry) for entry in entries])
+        show_table(columns, [_cells(entry) for entry in entries], rigid=("id", "state", "spooled"))
     typer.echo(f"{totals.waiting} wait, {totals.held} held, {totals.bytes_undelivered / 2**20:.1f} MiB")
 
 
@@ -71,7 +78,7 @@ def list_(
 def show(
     name: Annotated[str, typer.Argument(metavar="ID", help="A number or an event id.")],
     *,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one event with its payload and headers.
@@ -94,7 +101,7 @@ def retry(
     names: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Numbers or event ids.")] = None,
     *,
     all_: Annotated[bool, typer.Option("--all", help="All that are held.")] = False,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let held events be sent again, once what Kafka refused them for is mended.
@@ -117,7 +124,7 @@ def discard(
     *,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the event.")],
     author: AuthorOption = "",
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give held events up for good, so that the later ones of their orders go on. Their callers were told otherwise.

@@ -20,6 +20,7 @@ from orderflow.rebuild.scratch import from_scratch
 from orderflow.stack import CONF
 from orderflow.store.sqlite import MAYBE_COMMITTED, DatabaseError, is_damage
 from orderflow.supervise import Supervisor, read_socket
+from orderflow.worker import standing_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ def rebuild(
         bool,
         typer.Option("--from-scratch", help="Make a new file, where the old one is lost or damaged; that is kept."),
     ] = False,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fold the topic anew into orders.db; the old tables serve reads until the new ones take their place at once.
@@ -134,13 +135,14 @@ def _writers_lock(settings: Settings) -> Iterator[None]:
     with exclusive_lock(settings.run_dir / f"{CONSUMER}.lock", stop, waiting) as held:
         if not held:
             fail(f"process {holder[0]} writes {settings.orders_db}; stop it first: `supervisorctl stop {CONSUMER}`")
-        yield
+        with standing_in(settings, CONSUMER, "orderflow rebuild"):
+            yield
 
 
 @contextmanager
-def _consumer_stopped(stack: Path, *, quiet: bool) -> Iterator[None]:
+def _consumer_stopped(stack: Path | None, *, quiet: bool) -> Iterator[None]:
     """Stop the consumer where Supervisor runs it, and start it again, however this ends; not one that was stopped."""
-    conf = stack / CONF
+    conf = (stack or Path()) / CONF
     supervisor = Supervisor(read_socket(conf)) if conf.exists() else None
     state = supervisor.program(CONSUMER).state if supervisor is not None and supervisor.alive() else "STOPPED"
     if supervisor is None or state == "STOPPED":

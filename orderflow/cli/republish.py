@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +30,7 @@ def republish(
     wait: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", min=0, help="Stop waiting when so long nothing moves.")
     ] = 30.0,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send what was applied and the log has lost, under the same event ids. No order changes: here they are duplicates.

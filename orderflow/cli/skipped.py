@@ -32,10 +32,20 @@ from orderflow.store.rows import SKIP_STATES, parse_place_id, place_id
 from orderflow.wording import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from orderflow.healing.wishes import Wish
     from orderflow.store.rows import SkippedRow
 
-app = typer.Typer(no_args_is_help=True, help="See what could not be applied, mend it in its place, or give it up.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""See what could not be applied, mend it in its place, or give it up.
+
+    For example:
+    $ orderflow skipped list
+    $ orderflow skipped redrive 1-3-42 --event mended.json --simulate
+    """,
+)
 
 STATES = (*SKIP_STATES, "all")
 
@@ -63,7 +73,7 @@ def list_(
     ] = "open",
     meant: Filter,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")] = 100,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List skipped messages, newest first, and count them by reason.
@@ -73,7 +83,7 @@ def list_(
     $ orderflow skipped list --reason unknown_order --since 2026-11-23 --json
     """
     if state not in STATES:
-        fail(f"{state!r} is no state; give one of {', '.join(STATES)}")
+        raise typer.BadParameter(f"{state!r} is no state; give one of {', '.join(STATES)}")
     wanted = meant.wanted()._replace(state=None if state == "all" else state)  # type: ignore[arg-type]
     desk = HealingDesk(settings_of(stack))
     counts = desk.skips.counts(wanted)
@@ -82,8 +92,8 @@ def list_(
         show_json({"counts": counts, "skippedMessages": [shown.skip_shown(row) for row in rows]})
         return
     if rows:
-        columns = ("id", "state", "reason", "order", "came", "repairs", "detail")
-        show_table(columns, [_cells(row) for row in rows])
+        rigid = ("id", "state", "reason", "came") if state == "all" else ("id", "reason", "came")
+        show_table((*rigid, "order", "detail"), [_cells(row, rigid) for row in rows], rigid=rigid)
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     typer.echo(f"{sum(counts.values())} skipped messages{': ' + told if told else ''}")
 
@@ -92,7 +102,7 @@ def list_(
 def show(
     name: Annotated[str, typer.Argument(metavar="ID", autocompletion=skip_ids, help="As `list` shows it: 1-3-42.")],
     *,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one skipped message with its payload and headers, and what was asked for it.
@@ -142,7 +152,7 @@ def redrive(  # noqa: PLR0913 (a command's options)
     wait: WaitOption = 30.0,
     meant: Filter,
     all_: AllOption = False,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let skipped messages take effect in their place, mended or as they were; see first with --simulate.
@@ -179,7 +189,7 @@ def discard(  # noqa: PLR0913 (a command's options)
     wait: WaitOption = 30.0,
     meant: Filter,
     all_: AllOption = False,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give skipped messages up for good. A late copy of one does not come back to life.
@@ -228,6 +238,7 @@ def _read_event(name: str) -> bytes:
         fail(f"the mended event cannot be read: {error}")
 
 
-def _cells(skip: SkippedRow) -> tuple[object, ...]:
-    came = moment(skip.logged_at) or ""
-    return place_id(skip.place), skip.state, skip.reason, skip.order_id or "", came, skip.repairs, skip.detail
+def _cells(skip: SkippedRow, names: Collection[str]) -> tuple[object, ...]:
+    came = (moment(skip.logged_at) or "").partition(".")[0]  # to the second
+    cells = {"id": place_id(skip.place), "state": skip.state, "reason": skip.reason, "came": came and f"{came}Z"}
+    return *(cells[name] for name in names), skip.order_id or "", skip.detail

@@ -27,7 +27,16 @@ class _NewByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=_NewByDefault, no_args_is_help=True, help="Make, start and stop whole stacks.")
+app = typer.Typer(
+    cls=_NewByDefault,
+    no_args_is_help=True,
+    help="""Make, start and stop whole stacks.
+
+    For example:
+    $ orderflow stack new /var/tmp/second
+    $ orderflow stack up /var/tmp/second
+    """,
+)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The stack's folder.")]
 

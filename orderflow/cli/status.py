@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
 
 def status(
     *,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so long for all to be well.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,7 +37,7 @@ def status(
     $ orderflow status
     $ orderflow status --wait 30 --json
     """
-    opened = Stack.open(stack)
+    opened = Stack.open(stack or Path())
     deadline = time.monotonic() + wait
     code, rows, problem = _look(opened)
     while code is not ExitCode.WELL and time.monotonic() < deadline:

@@ -22,15 +22,17 @@ from orderflow.settings import Settings
 from orderflow.stack import CONF, Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from rich.console import RenderableType
 
 #: How long a service may take to answer; a write may take the 16 s that docs/http.md allows it.
 CLIENT_TIMEOUT_S = 20.0
 
-#: A command that needs a stack takes ``stack: StackOption = Path()``.
-StackOption = Annotated[Path, typer.Option("--stack", metavar="DIR", help="The stack's folder.", show_default="here")]
+#: A command that needs a stack takes ``stack: StackOption = None``.
+StackOption = Annotated[
+    Path | None, typer.Option("--stack", metavar="DIR", help="The stack's folder.", show_default="here")
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
 
@@ -40,19 +42,24 @@ AuthorOption = Annotated[
 ]
 
 
-def settings_of(directory: Path) -> Settings:
-    """The settings of the stack in a folder, or the environment's where there is none."""
-    if (directory / CONF).exists():
-        return Stack.open(directory).settings
-    return Settings.from_env()
+def settings_of(directory: Path | None) -> Settings:
+    """The settings of the stack in a folder that was named; else of the one here, or the environment's.
+
+    Raises:
+        StackError: there is no stack in the folder that was named.
+
+    """
+    if directory is None and not Path(CONF).exists():
+        return Settings.from_env()
+    return Stack.open(directory or Path()).settings
 
 
-def client_of(directory: Path) -> Client:
-    """A client of the services of the stack in a folder."""
+def client_of(directory: Path | None) -> Client:
+    """A client of the services of a stack, as `settings_of` finds it."""
     return Client.from_settings(settings_of(directory), timeout_s=CLIENT_TIMEOUT_S, retries=1)
 
 
-def outbox_settings_of(directory: Path) -> Settings:
+def outbox_settings_of(directory: Path | None) -> Settings:
     """The settings of a stack that has an outbox; opening it would make one, in whichever folder this is."""
     settings = settings_of(directory)
     if not settings.outbox_db.exists():
@@ -166,11 +173,16 @@ def show_fields(fields: Sequence[tuple[str, object]]) -> None:
             typer.echo(f"{name.ljust(width)}  {printable(value)}")
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table: drawn on a terminal, plain aligned columns elsewhere."""
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, rigid: Collection[str] = ()) -> None:
+    """A table: drawn on a terminal, plain aligned columns elsewhere.
+
+    On a terminal that is too narrow cells go on in the next line, the longest ones first; none of a ``rigid`` column.
+    """
     cells = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        table = Table(*columns)
+        table = Table(box=None, pad_edge=False)
+        for name in columns:
+            table.add_column(name, no_wrap=name in rigid, overflow="fold")
         for row in cells:
             table.add_row(*map(Text, row))  # Text: what is shown may hold rich's own markup signs
         Console().print(table)

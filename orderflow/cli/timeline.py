@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from orderflow.cli.terminal import JsonOption, StackOption, client_of, draw, sho
 def timeline(
     order_id: Annotated[str, typer.Argument(metavar="ORDER_ID", autocompletion=order_ids, help="The order's id.")],
     *,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw every step of an order's events, with its time (UTC) and how long it took since the one before.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -53,7 +55,7 @@ def top(
         typer.Option(metavar="SECONDS", min=0.1, max=3600, help=f"Between two looks.  [default: {INTERVAL_S:g}]"),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Show it once, with the rates of one interval.")] = False,
-    stack: StackOption = Path(),
+    stack: StackOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document; with --interval one a line, until Ctrl-C.")
     ] = False,
@@ -73,7 +75,7 @@ def top(
     lines = as_json and interval is not None and not once
     single = once or (as_json and not lines) or (not as_json and not console.is_terminal)
     try:
-        with closing(Watch(Stack.open(stack))) as watch:
+        with closing(Watch(Stack.open(stack or Path()))) as watch:
             looks = _looks(watch, interval or INTERVAL_S)
             if single:
                 next(looks)
@@ -87,6 +89,9 @@ def top(
                         live.update(drawn(figures, whole=False), refresh=True)
     except KeyboardInterrupt:
         raise typer.Exit(EX_INTERRUPTED) from None
+    except BrokenPipeError:  # Who read it has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
 
 
 def _looks(watch: Watch, interval_s: float) -> Iterator[Figures]:
@@ -154,7 +159,8 @@ def _lag(lags: list[Lag]) -> Text:
 
 
 def _outbox(waiting: Waiting) -> Text:
-    oldest = "" if waiting.oldest_s is None else f", the oldest for {duration(waiting.oldest_s)}"
+    waits = waiting.oldest_seconds
+    oldest = "" if waits is None else f", the oldest for {duration(waits)}"
     return Text.assemble(
         (f"{waiting.waiting} wait", "yellow" if waiting.waiting else ""),
         (f", {waiting.held} held", "bold red" if waiting.held else ""),

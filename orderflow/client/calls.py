@@ -11,31 +11,32 @@ import uuid
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, urlencode
-
-import msgspec
 
 from orderflow.client.own_writes import OwnWrites
+from orderflow.client.requests import body_of, create_body, headers_of, target, update_body
 from orderflow.client.wire import Answer, Connections, Which, pause_s
 from orderflow.status import WILDCARDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from orderflow.client.shapes import Item
     from orderflow.settings import Settings
 
 #: Pause between two looks while waiting for an order.
 LOOK_S = 0.005
 
-#: The longest time, in seconds, for which the order service lets a read wait.
+#: The longest time, in seconds, for which the order service lets a read wait, and the one where none is asked for.
 WAIT_MAX_S = 30.0
+WAIT_S = 2.0
 
 
 class Calls:
     """Talks to both services over connections that are kept. Thread-safe.
 
     A call sends its request once. A write is sent again only when it is told to with ``retries``: who uses these calls
-    counts attempts, or decides by the answer.
+    counts attempts, or decides by the answer. What cannot be sent at all, such as a key with a line feed, is a
+    `RequestRefused`.
     """
 
     def __init__(self, cart_url: str, order_url: str, *, timeout_s: float = 30.0) -> None:
@@ -69,23 +70,21 @@ class Calls:
         order_id: str,
         items_num: int | None = None,
         *,
-        items: Sequence[Mapping[str, Any]] | None = None,
+        items: Sequence[Item | Mapping[str, Any]] | None = None,
         customer_id: str | None = None,
         currency: str | None = None,
         idempotency_key: str | None = None,
         retries: int = 0,
     ) -> Answer:
         """Create an order: of so many made-up items, or of these ``items``."""
-        fields = {"itemsNum": items_num, "items": items, "customerId": customer_id, "currency": currency}
-        body = {"orderId": order_id} | {name: value for name, value in fields.items() if value is not None}
+        body = create_body(order_id, items_num, items, customer_id, currency)
         return self.write("POST", "/create-order", body, idempotency_key, retries)
 
     def update_order(
         self, order_id: str, status: str, *, idempotency_key: str | None = None, retries: int = 0
     ) -> Answer:
         """Set an order's status."""
-        body = {"orderId": order_id, "status": status}
-        return self.write("PUT", "/update-order", body, idempotency_key, retries)
+        return self.write("PUT", "/update-order", update_body(order_id, status), idempotency_key, retries)
 
     def write(
         self, method: str, path: str, body: object, idempotency_key: str | None = None, retries: int = 0
@@ -97,12 +96,12 @@ class Calls:
         given, so they are one event. The outcome is that of all attempts together: when one is ``unknown``, a later
         ``refused`` does not make it undone.
         """
-        if retries and idempotency_key is None:
-            idempotency_key = str(uuid.uuid4())
-        headers = {"Content-Type": "application/json"}
-        if idempotency_key is not None:
-            headers["Idempotency-Key"] = idempotency_key
-        raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        key = str(uuid.uuid4()) if retries and idempotency_key is None else idempotency_key
+        return self._write(method, path, body, key, retries, is_new=idempotency_key is None)
+
+    def _write(self, method: str, path: str, body: object, key: str | None, retries: int, *, is_new: bool) -> Answer:
+        """Write; ``is_new``: nobody has sent anything under this key before."""
+        headers, raw = headers_of(key), body_of(body)
         began_at = time.monotonic()
         answer = self._attempt(method, path, raw, headers)
         for number in range(retries):
@@ -112,30 +111,30 @@ class Calls:
             before, answer = answer, self._attempt(method, path, raw, headers)
             if before.outcome == "unknown" and answer.outcome == "refused":
                 answer = replace(answer, outcome="unknown")
-        self._remember(answer, began_at)
+        if answer.outcome in ("published", "spooled") and answer.event_id is not None:
+            self._own.note(answer.order["orderId"], answer.event_id, began_at, is_new=is_new)
         return answer
 
     def _attempt(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
         answer = self.request("cart", method, path, body, headers)
         return replace(answer, outcome=answer.outcome or _outcome_of(answer))
 
-    def _remember(self, answer: Answer, began_at: float) -> None:
-        if answer.outcome in ("published", "spooled") and answer.event_id is not None:
-            self._own.note(answer.order["orderId"], answer.event_id, began_at)
-
     # Reads.
 
     def order_details(self, order_id: str, *, after: str | None = None, wait_s: float | None = None) -> Answer:
-        """Ask for one order; with ``after``, an event's id, once that is applied: wait up to ``wait_s`` for it."""
-        query = {"orderId": order_id}
-        if after is not None:
-            query |= {"after": after} | ({} if wait_s is None else {"wait": f"{wait_s:.3f}"})
-        path = f"/order-details?{urlencode(query, quote_via=quote, safe='')}"
-        return self._connections.request("order", "GET", path, wait_s=WAIT_MAX_S if after is not None else 0.0)
+        """Ask for one order; with ``after``, an event's id, once that is applied: wait up to ``wait_s`` for it.
+
+        No answer comes after ``timeout_s`` and ``wait_s`` together.
+        """
+        if after is None:
+            return self.request("order", "GET", target("order-details", orderId=order_id))
+        wait = None if wait_s is None else f"{wait_s:.3f}"
+        path = target("order-details", orderId=order_id, after=after, wait=wait)
+        return self._connections.request("order", "GET", path, wait_s=WAIT_S if wait_s is None else wait_s)
 
     def order_ids(self, topic: str) -> Answer:
         """Ask for the ids of all orders; the body is a list."""
-        return self.request("order", "GET", f"/getAllOrderIdsFromTopic?{urlencode({'topic': topic})}")
+        return self.request("order", "GET", target("getAllOrderIdsFromTopic", topic=topic))
 
     def order_ids_pages(self, topic: str, limit: int = 1_000) -> Iterator[list[str]]:
         """Walk over all order ids in pages, as the ``Link`` headers lead.
@@ -144,7 +143,7 @@ class Calls:
             ConnectionError: a page was not answered with a list; the message says with what.
 
         """
-        path: str | None = f"/getAllOrderIdsFromTopic?{urlencode({'topic': topic, 'limit': limit})}"
+        path: str | None = target("getAllOrderIdsFromTopic", topic=topic, limit=limit)
         while path:
             answer = self.request("order", "GET", path)
             if answer.status != HTTPStatus.OK:
@@ -162,9 +161,9 @@ class Calls:
 
         """
         deadline = time.monotonic() + timeout_s
-        own = list(self._own.last(order_id))
+        own = list(self._own.awaited(order_id))
         while True:
-            after = own.pop() if own else None
+            after = own.pop().event_id if own else None
             left_s = max(0.0, deadline - time.monotonic())
             answer = self.order_details(order_id, after=after, wait_s=min(left_s, WAIT_MAX_S))
             if answer.status == HTTPStatus.OK and until in (None, answer.order["status"]):

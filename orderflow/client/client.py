@@ -7,15 +7,15 @@ import time
 import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
-from urllib.parse import quote, urlencode
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from orderflow.client.calls import WAIT_MAX_S, Calls, urls_of
-from orderflow.client.failures import NOT_APPLIED, TOO_MANY_WAITING, failure, read_failure, write_failure
+from orderflow.client.failures import NOT_APPLIED, TOO_MANY_WAITING, failure, is_settled, read_failure, write_failure
+from orderflow.client.requests import create_body, target, update_body
 from orderflow.client.shapes import Event, Order, Timeline, Written
-from orderflow.client.wire import pause_s
+from orderflow.client.wire import NO_ANSWER, pause_s
 from orderflow.errors import UnexpectedAnswer
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.samples import Sample
 
+    from orderflow.client.shapes import Item
     from orderflow.client.wire import Answer, Which
     from orderflow.settings import Settings
 
@@ -60,37 +61,35 @@ class Client(Calls):
         order_id: str,
         items_num: int | None = None,
         *,
-        items: Sequence[Mapping[str, Any]] | None = None,
+        items: Sequence[Item | Mapping[str, Any]] | None = None,
         customer_id: str | None = None,
         currency: str | None = None,
         idempotency_key: str | None = None,
     ) -> Written:
         """Create an order: of so many made-up items, or of these ``items``. Published or spooled, it is kept."""
-        key = idempotency_key or str(uuid.uuid4())
-        answer = self.create_order(
-            order_id,
-            items_num,
-            items=items,
-            customer_id=customer_id,
-            currency=currency,
-            idempotency_key=key,
-            retries=self._retries,
-        )
+        body = create_body(order_id, items_num, items, customer_id, currency)
+        answer, key = self._write_under_key("POST", "/create-order", body, idempotency_key)
         return _written(answer, f"create of order {order_id!r}", key, creates=True)
 
     def update(self, order_id: str, status: str, *, idempotency_key: str | None = None) -> Written:
         """Set an order's status. Published or spooled, it is kept; whether the order exists shows when it is read."""
-        key = idempotency_key or str(uuid.uuid4())
-        answer = self.update_order(order_id, status, idempotency_key=key, retries=self._retries)
+        body = update_body(order_id, status)
+        answer, key = self._write_under_key("PUT", "/update-order", body, idempotency_key)
         return _written(answer, f"update of order {order_id!r}", key, creates=False)
+
+    def _write_under_key(self, method: str, path: str, body: object, given: str | None) -> tuple[Answer, str]:
+        """Write under the key that is given, or one that is made."""
+        key = str(uuid.uuid4()) if given is None else given
+        return self._write(method, path, body, key, self._retries, is_new=given is None), key
 
     # Reads.
 
     def order(self, order_id: str, *, after: str | None = None, wait_s: float = 2.0, own_writes: bool = True) -> Order:
         """Read an order, never older than this client's own last write to it, nor than the event ``after``.
 
-        It waits up to ``wait_s`` for them to be applied. ``own_writes=False`` reads what there is, also where the last
-        write was skipped, which every other read is told until the next write.
+        It waits up to ``wait_s`` for them to be applied, and ends after that and ``timeout_s`` together, whatever the
+        service does. ``own_writes=False`` reads what there is, also where the last write was skipped, which every other
+        read is told until the next write.
 
         Raises:
             EventSkipped: the write had no effect; ``reason`` says why.
@@ -99,32 +98,32 @@ class Client(Calls):
 
         """
         deadline = time.monotonic() + wait_s
-        awaited: list[str | None] = list(self._own.last(order_id)) if own_writes else []
-        if after is not None or not awaited:
-            awaited.append(after)
-        for event_id in awaited:
+        own = self._own.awaited(order_id) if own_writes else ()
+        for event_id, last in own:
             answer = self._order_after(order_id, event_id, deadline)
-            if answer.status != HTTPStatus.OK:
+            if answer.status != HTTPStatus.OK and (last or not is_settled(answer)):
                 raise read_failure(answer, order_id, event_id)
+            self._own.settled(order_id, event_id)
+        if after is not None or not own:
+            answer = self._order_after(order_id, after, deadline)
+            if answer.status != HTTPStatus.OK:
+                raise read_failure(answer, order_id, after)
         return _decoded(answer, Order, "order")
 
     def orders(self, *, status: str | None = None, page: int = 100) -> Iterator[Order]:
         """Walk over the orders, newest first, all or those of one status; ``page`` are fetched at a time."""
-        path = f"/orders?{urlencode({'status': status, 'limit': page} if status else {'limit': page})}"
-        for answer in self._pages(path, "the orders"):
+        for answer in self._pages(target("orders", status=status, limit=page), "the orders"):
             yield from _decoded(answer, tuple[Order, ...], "orders")
 
     def timeline(self, order_id: str, *, page: int = 200) -> Timeline:
         """Read all that is known of an order; ``page`` events are fetched at a time. `NotFound`: nothing is."""
-        path = f"/order-timeline?{urlencode({'orderId': order_id, 'limit': page}, quote_via=quote, safe='')}"
+        path = target("order-timeline", orderId=order_id, limit=page)
         pages = [_decoded(answer, Timeline) for answer in self._pages(path, f"the timeline of order {order_id!r}")]
         return msgspec.structs.replace(pages[-1], events=tuple(event for one in pages for event in one.events))
 
     def event(self, event_id: str, order_id: str | None = None) -> Event:
         """Read the state of one event. Ids are unique within an order: where several have it, name the order."""
-        path = f"/events/{quote(event_id, safe='')}"
-        if order_id is not None:
-            path += f"?{urlencode({'orderId': order_id}, quote_via=quote, safe='')}"
+        path = target("events", event_id, orderId=order_id)
         return _decoded(self._read("order", path, f"event {event_id!r}"), Event, "event")
 
     def openapi(self, which: Which) -> dict[str, Any]:
@@ -143,7 +142,8 @@ class Client(Calls):
             left_s = max(0.0, deadline - time.monotonic())
             answer = self.order_details(order_id, after=event_id, wait_s=min(left_s, WAIT_MAX_S))
             busy = answer.problem == TOO_MANY_WAITING or (answer.may_be_repeated and number < self._retries)
-            if left_s == 0.0 or not (busy or answer.problem == NOT_APPLIED):
+            in_vain = answer.status == NO_ANSWER and time.monotonic() >= deadline
+            if left_s == 0.0 or in_vain or not (busy or answer.problem == NOT_APPLIED):
                 break
             if busy:
                 time.sleep(min(pause_s(answer, number), left_s))

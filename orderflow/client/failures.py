@@ -30,6 +30,12 @@ _IN_OUTBOX = {
     "given_up": "an operator gave it up, so it never takes effect; write again what is still wanted",
 }
 
+#: The same of one that was given up after it had been sent without an acknowledgement.
+_MAY_COME = (
+    "an operator gave it up, but a copy that was sent before may still be applied; look at the order before you write "
+    "again"
+)
+
 
 def failure(answer: Answer, what: str) -> ClientError:
     """Give the error of a read; ``what`` is what was asked for, in words."""
@@ -51,8 +57,7 @@ def write_failure(answer: Answer, what: str, key: str) -> ClientError:
     """Give the error of a write that was not taken, or of which nobody knows."""
     if answer.outcome == "unknown":
         return OutcomeUnknown(
-            f"{what}: nobody knows whether it takes effect ({_sentence(answer)}); send it again with the "
-            f"idempotency_key {key!r} until it is published or spooled",
+            f"{what}: nobody knows whether it takes effect ({_sentence(answer).rstrip('.')})",
             answer.status,
             answer.problem,
             key,
@@ -77,11 +82,27 @@ def read_failure(answer: Answer, order_id: str, event_id: str | None) -> ClientE
     state, lag = event and event.state, answer.member("lag")
     if state in _IN_OUTBOX:
         why = f" ({event.reason})" if event and event.reason else ""
-        said = f"{name} is {state}{why}: {_IN_OUTBOX[state]}"
+        may_come = state == "given_up" and event is not None and event.maybe_on_topic
+        said = f"{name} is {state}{why}: {_MAY_COME if may_come else _IN_OUTBOX[state]}"
         return EventSpooled(said, answer.status, answer.problem, event_id, event, lag=lag)
-    behind = "" if lag is None else f", {lag} records of its partition are to be applied first"
-    said = f"{name} is {state or 'not known yet'}{behind}; read again, or wait longer: `orderflow status`"
+    said = f"{name} is {state or 'not known yet'}{_behind(lag)}; {_WAIT if event or lag else _LOOK}"
     return NotAppliedYet(said, answer.status, answer.problem, event_id, event, lag=lag)
+
+
+def is_settled(answer: Answer) -> bool:
+    """Tell of the answer to a read after an event whether waiting for it any longer comes to nothing."""
+    event = _event(answer)
+    return answer.problem == SKIPPED or (event is not None and event.state == "given_up")
+
+
+_WAIT = "read again, or wait longer: `orderflow status`"
+_LOOK = "read again, or there is no such event: `orderflow event EVENT_ID`"
+
+
+def _behind(lag: int | None) -> str:
+    if lag is None:
+        return ""
+    return f", {lag} records of its partition are to be applied first" if lag else ", and nothing is left to be applied"
 
 
 def _event(answer: Answer) -> Event | None:

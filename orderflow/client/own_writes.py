@@ -4,50 +4,73 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Orders that are remembered; the one that was written longest ago is forgotten first.
 ORDERS_MAX = 10_000
 
-#: Events of an order by which a write that is sent once more is told from a new one.
-KNOWN_MAX = 8
+#: Events of one order that are remembered while nobody reads it. Only an order that is written that often under keys
+#: of the caller's own, without a read between, comes to more.
+EVENTS_MAX = 100
+
+
+class Awaited(NamedTuple):
+    """An event that a read must not miss. Not ``last``: a write came after it, and its own fate is of no interest."""
+
+    event_id: str
+    last: bool
 
 
 @dataclass(slots=True)
-class _Writes:
-    """Those of one order. ``last`` has, by event id, when each was acknowledged: several where they overlapped."""
+class _Write:
+    """When it was acknowledged, and whether one that was sent later was, too."""
 
-    last: dict[str, float] = field(default_factory=dict)
-    known: deque[str] = field(default_factory=lambda: deque(maxlen=KNOWN_MAX))
+    acknowledged_at: float
+    last: bool = True
 
 
 class OwnWrites:
-    """The last event of each order that was acknowledged: published or spooled. Bounded, thread-safe.
+    """The last events of each order that were acknowledged: published or spooled. Bounded, thread-safe.
 
-    Of two writes that overlapped nobody can say which is the later one, so both are. An event that is sent once more
-    is no later than it was.
+    Of two writes that overlapped nobody can say which is the later one, so both are. One under a key of the caller's
+    own may have been sent before, and then is no later than it was: the others are awaited beside it.
     """
 
     def __init__(self, orders_max: int = ORDERS_MAX) -> None:
-        self._orders: OrderedDict[str, _Writes] = OrderedDict()
+        self._orders: OrderedDict[str, dict[str, _Write]] = OrderedDict()
         self._orders_max = orders_max
         self._lock = threading.Lock()
 
-    def note(self, order_id: str, event_id: str, began_at: float) -> None:
-        """Note a write that was acknowledged now; ``began_at`` is `time.monotonic` when it was sent."""
+    def note(self, order_id: str, event_id: str, began_at: float, *, is_new: bool) -> None:
+        """Note a write that was acknowledged now; ``began_at`` is `time.monotonic` when it was sent.
+
+        ``is_new``: its key was made for it, so that it comes after all that were acknowledged before.
+        """
         with self._lock:
-            writes = self._orders.setdefault(order_id, _Writes())
-            self._orders.move_to_end(order_id)
-            if event_id not in writes.known:
-                writes.known.append(event_id)
-                writes.last = {one: at for one, at in writes.last.items() if at > began_at}
-                writes.last[event_id] = time.monotonic()
+            writes = self._orders.pop(order_id, {})
+            writes.pop(event_id, None)
+            for one, write in list(writes.items()):
+                if write.acknowledged_at <= began_at:
+                    write.last = False
+                    if is_new:
+                        del writes[one]
+            writes[event_id] = _Write(time.monotonic())
+            if len(writes) > EVENTS_MAX:
+                del writes[next(iter(writes))]
+            self._orders[order_id] = writes
             if len(self._orders) > self._orders_max:
                 self._orders.popitem(last=False)
 
-    def last(self, order_id: str) -> tuple[str, ...]:
+    def awaited(self, order_id: str) -> tuple[Awaited, ...]:
         """Give the events that a read of the order must not miss; mostly one."""
         with self._lock:
-            writes = self._orders.get(order_id)
-            return () if writes is None else tuple(writes.last)
+            return tuple(Awaited(one, write.last) for one, write in self._orders.get(order_id, {}).items())
+
+    def settled(self, order_id: str, event_id: str) -> None:
+        """Forget an event that was applied or skipped, unless it is one of the last."""
+        with self._lock:
+            write = self._orders.get(order_id, {}).get(event_id)
+            if write is not None and not write.last:
+                del self._orders[order_id][event_id]

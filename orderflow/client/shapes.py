@@ -75,7 +75,8 @@ class Step(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 class Event(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """An event, or an operator's control about one, and its steps in their sequence. What is not known is None.
 
-    ``status`` is the one that it sets; ``reason`` and ``detail`` are why it stands where it does.
+    ``status`` is the one that it sets; ``reason`` and ``detail`` are why it stands where it does. ``maybe_on_topic``:
+    it is in the outbox and was sent without an acknowledgement, so a copy may be on the topic.
     """
 
     event_id: str | None = None
@@ -87,6 +88,7 @@ class Event(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     reason: str | None = None
     detail: str | None = None
     trace_id: str | None = None
+    maybe_on_topic: bool = False
     epoch: int | None = None
     partition: int | None = None
     offset: int | None = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import select
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +29,9 @@ RETRY_MAX_S = 2.0
 
 #: A service that asks for more patience than this, in ``Retry-After``, is asked again earlier.
 RETRY_AFTER_MAX_S = 30.0
+
+#: A request is given so long at least, in seconds, though its connection has taken all of the time.
+LEFT_MIN_S = 0.001
 
 #: What stands before the name of a kind of error.
 PROBLEMS = "/problems/"
@@ -107,22 +112,20 @@ def pause_s(answer: Answer, number: int) -> float:
 
 
 class Connections:
-    """Connections that are kept: one for each thread and service. Thread-safe."""
+    """Connections that are kept: as many for each service as requests were in flight at a time. Thread-safe."""
 
     def __init__(self, urls: dict[Which, str], timeout_s: float) -> None:
         self.urls = urls
         self._timeout_s = timeout_s
-        self._local = threading.local()
         self._lock = threading.Lock()
-        self._opened: list[http.client.HTTPConnection] = []
+        self._idle: dict[Which, list[http.client.HTTPConnection]] = {which: [] for which in urls}
 
     def close(self) -> None:
-        """Close those of all threads; a later request opens new ones."""
+        """Close them, those in use once they are not; a later request opens new ones."""
         with self._lock:
-            for connection in self._opened:
-                connection.close()
-            self._opened.clear()
-            self._local = threading.local()
+            before, self._idle = self._idle, {which: [] for which in self.urls}
+        for connection in itertools.chain(*before.values()):
+            connection.close()
 
     def request(
         self,
@@ -135,44 +138,61 @@ class Connections:
         wait_s: float = 0.0,
     ) -> Answer:
         """Send once, and read the whole answer. ``wait_s`` is how much longer than usual that may take."""
+        begin = time.monotonic()
+        idle = self._idle[which]
         try:
-            connection = self._connection(which)
-            connection.sock.settimeout(self._timeout_s + wait_s)
+            connection = self._connected(which, idle)
         except OSError as error:
             return _no_answer("refused", f"{self.urls[which]} could not be reached: {error}")
         try:
+            left_s = self._timeout_s + wait_s - (time.monotonic() - begin)
+            connection.sock.settimeout(max(left_s, LEFT_MIN_S))
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             raw = response.read()
-        except (OSError, http.client.HTTPException) as error:
+        except BaseException as error:  # Whatever it was, half a request may be in it, or the answer come to the next.
             connection.close()
+            if not isinstance(error, OSError | http.client.HTTPException):
+                raise
             why = f"{type(error).__name__}: {error}"
             return _no_answer("unknown", f"{self.urls[which]} did not answer, the connection is closed ({why})")
+        self._give_back(which, idle, connection)
         names = {name.lower(): value for name, value in response.getheaders()}
         decoded = _decoded(raw)
         outcome = decoded.get("outcome") if isinstance(decoded, dict) else None
         return Answer(response.status, decoded, names, outcome, raw)
 
-    def _connection(self, which: Which) -> http.client.HTTPConnection:
-        """Give this thread's connection, connected: what fails later fails after something was sent."""
-        kept: dict[str, http.client.HTTPConnection] = self._local.__dict__
-        connection = kept.get(which)
-        if connection is None:
-            url = urlsplit(self.urls[which])
-            connection = kept[which] = http.client.HTTPConnection(url.hostname or "", url.port, timeout=self._timeout_s)
+    def _connected(self, which: Which, idle: list[http.client.HTTPConnection]) -> http.client.HTTPConnection:
+        """Take a connection that is connected: what fails later fails after something was sent."""
+        while True:
             with self._lock:
-                self._opened.append(connection)
-        if connection.sock is not None and _is_dropped(connection.sock):
+                connection = idle.pop() if idle else None
+            if connection is None:
+                break
+            if connection.sock is not None and not _is_dropped(connection.sock):
+                return connection
             connection.close()
-        if connection.sock is None:
-            connection.connect()
+        url = urlsplit(self.urls[which])
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=self._timeout_s)
+        connection.connect()
         return connection
+
+    def _give_back(
+        self, which: Which, idle: list[http.client.HTTPConnection], connection: http.client.HTTPConnection
+    ) -> None:
+        """Keep a connection for the next request, unless `close` was called since it was taken."""
+        with self._lock:
+            if idle is self._idle[which]:
+                idle.append(connection)
+                return
+        connection.close()
 
 
 def _is_dropped(sock: socket.socket) -> bool:
     """Tell whether the service closed an idle connection. Nothing else makes one readable between two requests."""
-    readable, _, _ = select.select([sock], [], [], 0)
-    return bool(readable)
+    poll = select.poll()  # select() takes no descriptor above 1,023
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _no_answer(outcome: str, sentence: str) -> Answer:

@@ -47,10 +47,13 @@ class AlertRow(NamedTuple):
 
 
 class Alerts:
-    """The table. Thread-safe. Each method may raise `StoreError`: then nothing was changed."""
+    """The table. Thread-safe. Each method may raise `StoreError`: then nothing was changed.
 
-    def __init__(self, settings: Settings) -> None:
-        self._file = OutboxFile(settings)
+    It waits ``busy_timeout_s`` for a locked file; by default as long as the settings say.
+    """
+
+    def __init__(self, settings: Settings, busy_timeout_s: float | None = None) -> None:
+        self._file = OutboxFile(settings, busy_timeout_s)
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""

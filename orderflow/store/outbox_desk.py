@@ -38,8 +38,14 @@ class OutboxDesk:
 
     def oldest_waiting_at(self) -> int | None:
         """Tell since when the oldest undelivered event waits; None when none does."""
-        ((oldest,),) = self._file.query(_OLDEST_WAITING)
-        return None if oldest is None else int(oldest)
+        return min(self.oldest_of_each().values(), default=None)
+
+    def oldest_of_each(self) -> dict[str, int]:
+        """Tell since when the oldest that the relay may deliver is ``waiting``, and since when one is ``held``.
+
+        What waits behind one that is held is neither. A state of which there is none is missing.
+        """
+        return dict(self._file.query(_OLDEST_OF_EACH))
 
     def entries(
         self, states: Collection[State], *, order_id: str | None = None, after: int = 0, limit: int = 100
@@ -93,10 +99,11 @@ class OutboxDesk:
             return given_up
 
 
-#: The first of each state is found at once, the first of both only by sorting all.
-_OLDEST_WAITING = """
-SELECT min(spooled_at) FROM outbox WHERE seq IN (
-    SELECT min(seq) FROM outbox WHERE state = 'waiting' UNION ALL SELECT min(seq) FROM outbox WHERE state = 'held'
+_OLDEST_OF_EACH = """
+SELECT state, spooled_at FROM outbox WHERE seq IN (
+    SELECT min(seq) FROM outbox
+    WHERE state = 'waiting' AND lane NOT IN (SELECT lane FROM outbox WHERE state = 'held')
+    UNION ALL SELECT min(seq) FROM outbox WHERE state = 'held'
 )
 """
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class OutboxFile:
     """outbox.db. Thread-safe. It is opened, and made, by its first use."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, busy_timeout_s: float | None = None) -> None:
         self._path = settings.outbox_db
-        self._busy_timeout_s = settings.outbox_busy_timeout_s
+        self._busy_timeout_s = settings.outbox_busy_timeout_s if busy_timeout_s is None else busy_timeout_s
         self._lock = threading.Lock()
         self._connection: sqlite.Connection | None = None
         self._file: tuple[int, int] | None = None

@@ -120,7 +120,7 @@ def test_what_cannot_be_done_is_said_with_a_way_out(stack: Stack) -> None:
     assert "there is no event '999999'" in orderflow(stack, "outbox", "show", "999999", code=1)
     assert "is not held, it is delivered" in orderflow(stack, "outbox", "retry", delivered, code=1)
     assert "give the ids of held events, or --all" in orderflow(stack, "outbox", "retry", code=1)
-    assert "give one of undelivered" in orderflow(stack, "outbox", "list", "--state", "lost", code=1)
+    assert "give one of undelivered" in orderflow(stack, "outbox", "list", "--state", "lost", code=2)
     assert "the reason is blank" in orderflow(stack, "outbox", "discard", delivered, "--reason", " ", code=1)
 
 

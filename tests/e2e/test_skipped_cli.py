@@ -137,7 +137,7 @@ def test_what_cannot_be_done_is_said_on_stderr(
     command = [damaged if one == "NAME" else one for one in arguments]
     done = CliRunner().invoke(cli, ["skipped", *command, "--stack", str(stack.directory)])
 
-    assert done.exit_code == 1
+    assert done.exit_code == (2 if said.startswith("'lost'") else 1), "wrong words are another thing"
     assert isinstance(done.exception, SystemExit), "no error that nobody foresaw"
     assert said in done.stderr
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+import time
 from contextlib import closing
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from tests.support.calls import Answer, Caller
@@ -89,6 +93,7 @@ def watched(make_stack: MakeStack) -> Watched:
 def test_each_documented_metric_moves_when_it_should(watched: Watched) -> None:
     """By the right amount, where there is one; and none is documented that nothing here moves."""
     a_working_day(watched)
+    a_second_consumer(watched)
     a_locked_database_and_a_frozen_worker(watched)
     an_outage(watched)
     a_restart(watched)
@@ -127,6 +132,31 @@ def a_working_day(watched: Watched) -> None:
     assert some(closed.all("orderflow_skips_open")) == {("unknown_order",): 1}
     assert some(closed.all(SKIPPED)) == two_skips
     watched.until("the relay tells of it", lambda now: now.value("orderflow_outbox_delivered_total") == 1)
+
+
+def a_second_consumer(watched: Watched) -> None:
+    """Started by hand, it waits for its lock, and says nothing while the first one beats: no counter falls."""
+    settings, before = watched.stack.settings, watched.scrape()
+    lock = settings.run_dir / f"{CONSUMER}.lock"
+    command = [sys.executable, "-m", "order_consumer"]
+    looks = []
+    second = subprocess.Popen(command, env=watched.stack.env, stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: str(lock) in open_files(second.pid), "it waits for the lock", within_s=10)
+        for _ in range(20):
+            looks.append(watched.scrape())
+            time.sleep(0.1)
+    finally:
+        second.terminate()
+        second.wait(timeout=10)
+
+    assert {found.value("orderflow_events_applied_total") for found in looks} == {1}
+    for gauge in ("orderflow_worker_state", "orderflow_worker_start_time_seconds"):
+        assert all(found.all(gauge) == before.all(gauge) for found in looks)
+
+
+def open_files(pid: int) -> set[str]:
+    return {file.path for file in psutil.Process(pid).open_files()}
 
 
 def some(figures: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
@@ -214,7 +244,7 @@ def an_outage(watched: Watched) -> None:
 
 
 def oldest_s(found: Scrape) -> float:
-    return found.value("orderflow_outbox_oldest_age_seconds") or 0
+    return found.value("orderflow_outbox_oldest_age_seconds", state="waiting") or 0
 
 
 def a_restart(watched: Watched) -> None:

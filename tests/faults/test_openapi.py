@@ -1,6 +1,6 @@
 """Schemathesis on both services of a stack: every check, all phases, 200 examples of each operation, with a token.
 
-With Kafka and without: what is described holds in an outage, too.
+With Kafka and without: what is described holds in an outage, too. And faults planted in a service for it to find.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
-from orderflow.broker.raw import RawProducer, RawRecord
+from tests.support.openapi.faulty import PLAIN, RARE, faulty_service
+from tests.support.openapi.laid import PROBLEMS, laid
 from tests.support.openapi.runs import run
-from tests.support.outage import ask
-from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,51 +38,68 @@ QUICK: dict[str, Any] = {
     "outbox_max_events": 1_000_000,
 }
 
-#: So many orders have an update of nothing, and a record that is no event.
-SKIPPED_ORDERS = 30
+#: What is answered to a write, by whether Kafka takes it.
+PUBLISHED = {"POST /create-order: 201", "PUT /update-order: 200"}
+SPOOLED = {"POST /create-order: 202", "PUT /update-order: 202"}
+
+REFUSED_BODIES = {"400 malformed-json", "400 invalid-body", "415 json-required"}
+WRITE = REFUSED_BODIES | {"400 invalid-idempotency-key"}
+OPERATORS = REFUSED_BODIES | {"401 token-required"}
+
+#: What of the problems is to be met, besides those that the laid data bring about.
+REFUSALS = {
+    "cart": {"POST /create-order": WRITE, "PUT /update-order": WRITE, "GET /outbox": {"400 invalid-parameter"}},
+    "order": {
+        "GET /order-details": {"400 missing-parameter", "400 invalid-parameter"},
+        "POST /skipped-messages/{id}/redrive": OPERATORS,
+        "POST /skipped-messages/{id}/discard": OPERATORS,
+        "POST /alerts/{id}/acknowledge": OPERATORS,
+    },
+}
 
 
-def lay_skips(stack: Stack) -> None:
-    """Skipped messages to heal, of both sorts: those with an event, and those without."""
-    update = b'{"type":"order.status_changed","order_id":"skipped-%d","status":"shipped"}'
-    with RawProducer(stack.settings) as producer:
-        producer.send(
-            RawRecord(value, b"skipped-%d" % number)
-            for number in range(SKIPPED_ORDERS)
-            for value in (update % number, b"{")
-        )
-    port = stack.settings.order_port
-    until(
-        lambda: sum(ask(port, "/skipped-messages")["counts"].values()) == 2 * SKIPPED_ORDERS,
-        "what cannot be applied is skipped",
-        within_s=20,
-    )
-
-
-@pytest.mark.parametrize("kafka", ["up", "stopped"])
+@pytest.mark.parametrize(("kafka", "never"), [("up", SPOOLED), ("stopped", PUBLISHED)])
 def test_both_services_answer_as_they_describe(
-    make_stack: MakeStack, tmp_path: Path, figures: Figures, kafka: str
+    make_stack: MakeStack, tmp_path: Path, figures: Figures, kafka: str, never: set[str]
 ) -> None:
+    """Each of at least 200 cases of each operation; each success that there is, and each problem that can be had."""
     stack = make_stack(token=TOKEN, **QUICK)
     stack.up()
-    lay_skips(stack)
-    if kafka == "stopped":
-        stack.stop("kafka")
-
     ports = {"cart": stack.settings.cart_port, "order": stack.settings.order_port}
-    with ThreadPoolExecutor() as pool:
-        runs = dict(
-            zip(
-                ports,
-                pool.map(
-                    lambda port: run(tmp_path, port, examples=EXAMPLES, within_s=300, token=TOKEN), ports.values()
-                ),
-                strict=True,
-            )
-        )
+    with laid(stack) as examples, ThreadPoolExecutor() as pool:
+        if kafka == "stopped":
+            stack.stop("kafka")
+        running = {
+            name: pool.submit(run, tmp_path, port, examples=EXAMPLES, within_s=300, laid=examples, token=TOKEN)
+            for name, port in ports.items()
+        }
+        runs = {name: one.result() for name, one in running.items()}
 
     for name, done in runs.items():
         figures(f"described answers of the {name} service, Kafka {kafka}", cases=done.cases, seed=done.report["seed"])
     assert {name: done.findings for name, done in runs.items()} == {"cart": [], "order": []}
     for done in runs.values():
-        done.check_complete(operations=6, examples=EXAMPLES)
+        done.check_complete(EXAMPLES)
+    assert runs["cart"].unseen(REFUSALS["cart"], never) == []
+    assert runs["order"].unseen(REFUSALS["order"]) == []
+    assert runs["order"].unseen(PROBLEMS) == []
+
+
+def test_planted_faults_are_found(stack: Stack, tmp_path: Path) -> None:
+    """In the order service itself, by the same run; and one that shows by chance, by each phase that takes chances."""
+    settings = msgspec.structs.replace(stack.settings, token=TOKEN)
+    taking_none = ("examples", "coverage")
+    with laid(stack) as examples, faulty_service(settings, rare=False) as port:
+        plain = run(tmp_path, port, examples=1, within_s=60, laid=examples, token=TOKEN, phases=taking_none)
+    with laid(stack) as examples, faulty_service(settings, rare=True) as port:
+        rare = {
+            phases: run(tmp_path, port, examples=30, within_s=60, laid=examples, token=TOKEN, phases=phases)
+            for phases in (taking_none, ("fuzzing",), ("stateful",))
+        }
+
+    assert set(plain.findings) == PLAIN
+    assert {phases: done.findings for phases, done in rare.items()} == {
+        taking_none: [],
+        ("fuzzing",): [RARE["fuzzing"]],
+        ("stateful",): [RARE["stateful"]],
+    }

@@ -59,9 +59,22 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def run_here(stack: Folder, *arguments: str) -> Ended:
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(stack: Folder, *arguments: str) -> list[str]:
+    """The lines that a command draws on a terminal of 80 columns without colours."""
+    with patch.dict(os.environ, {"TERM": "dumb"}):
+        done = run_here(stack, *arguments, out=_Terminal())
+    assert done.returncode == 0, done
+    return [line.rstrip() for line in done.stdout.splitlines()]
+
+
+def run_here(stack: Folder, *arguments: str, out: io.StringIO | None = None) -> Ended:
     """The same, within this process and with ``--stack``, which saves its start: for what sets no signal handler."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = out or io.StringIO(), io.StringIO()
     code: object = 0
     argv = ["orderflow", *arguments, "--stack", str(stack.directory)]
     with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):

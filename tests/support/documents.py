@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -37,11 +38,18 @@ def nodes() -> list[ast.AST]:
 
 
 def table(text: str, first: str) -> dict[str, list[str]]:
-    """The rows whose first cell is one code span that matches ``first``: the name, and the other cells."""
-    rows = {}
-    for line in text.splitlines():
+    """The rows whose first cell is one code span that matches ``first``: the name, and the other cells.
+
+    A row is one of a table: without a header above it, it is shown as the text that it is.
+    """
+    rows: dict[str, list[str]] = {}
+    headed = False
+    for above, line in pairwise(["", *text.splitlines()]):
+        begins = above.startswith("|") and re.fullmatch(r"\|[-:| ]+\|", line) is not None
+        headed = line.startswith("|") and (headed or begins)
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
         if line.startswith("|") and (match := re.fullmatch(rf"`({first})`", cells[0])):
+            assert headed, f"the row of {match[1]} has no header above it"
             assert match[1] not in rows, f"{match[1]} has two rows"
             rows[match[1]] = cells[1:]
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,22 @@ def until(condition: Callable[[], T], what: str, within_s: float, every_s: float
             raise AssertionError(f"not within {within_s:g} s: {what}; last: {found!r}")
         time.sleep(every_s)
     return found
+
+
+@contextmanager
+def interrupted_when(ready: Callable[[], bool]) -> Iterator[None]:
+    """Ctrl-C for the test's own thread, as soon as something is so."""
+
+    def interrupt() -> None:
+        until(ready, "it can be interrupted", within_s=5)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def state_of(pid: int) -> str:

@@ -268,10 +268,9 @@ def test_the_command_says_what_is_wrong(settings: Settings, arguments: tuple[obj
 
 def test_in_the_wrong_folder_nothing_is_made(settings: Settings, tmp_path: Path) -> None:
     """A process of its own: one line on stderr, exit code 1, and no new outbox.db."""
-    command = [sys.executable, "-m", "orderflow.cli.main", "alerts", "list", "--stack", str(tmp_path)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={"ORDERFLOW_VAR_DIR": settings.var_dir}
-    )
+    command = [sys.executable, "-m", "orderflow.cli.main", "alerts", "list"]
+    env = {"ORDERFLOW_VAR_DIR": settings.var_dir}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=env)
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"orderflow: there is no {settings.outbox_db}")

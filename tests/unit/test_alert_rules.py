@@ -48,15 +48,35 @@ PUBLISHED = f"orderflow_events_published_total{{type='order.created', outcome='%
 REQUESTS = f"orderflow_http_requests_total{{method='POST', route='%s', status='%s', {CART}}}"
 SECONDS = f"orderflow_http_request_duration_seconds_bucket{{method='POST', route='/create-order', le='%s', {CART}}}"
 BREAKER = f"orderflow_breaker_state{{state='%s', {CART}}}"
-OLDEST = f"orderflow_outbox_oldest_age_seconds{{{CART}}}"
+OLDEST = f"orderflow_outbox_oldest_age_seconds{{state='%s', {CART}}}"
+UP = "up{%s}"
+WAITING = f"orderflow_outbox_events{{state='waiting', {CART}}}"
+STARTED = f"orderflow_worker_start_time_seconds{{program='order-consumer', {ORDER}}}"
 AGE = f"orderflow_heartbeat_age_seconds{{program='order-consumer', {ORDER}}}"
 LAG = f"orderflow_lag_seconds{{partition='%d', {ORDER}}}"
 
+#: What is there while all is well, unless a case says otherwise.
+WELL = {UP % CART: "1x200", UP % ORDER: "1x200", HEALTHY: "0x200", WAITING: "0x200"}
+
+#: When something was started that ends again after two minutes, and then stays.
+FIVE_STARTS = "0 0 120 120 240 240 360 360 480x40"
+
 CASES = [
-    Case("OrderflowServiceDown", {f"up{{{CART}}}": "1 1 0 0 0 0 1 1"}, fires=(4, 5), quiet=(1, 2, 6)),
+    Case("OrderflowServiceDown", {UP % CART: "1 1 0 0 0 0 1 1x9"}, fires=(4, 5), quiet=(1, 2, 6)),
+    Case("OrderflowServiceDown", {UP % ORDER: "1 1 stale _x5 1x9"}, fires=(4, 7), quiet=(1, 2, 9)),
+    Case(
+        "OrderflowServiceRestarts",
+        {f"process_start_time_seconds{{{CART}}}": FIVE_STARTS, f"process_start_time_seconds{{{ORDER}}}": "0x9 9x99"},
+        fires=(8, 15),
+        quiet=(7, 17),
+    ),
     Case(
         "OrderflowServerErrors",
-        {REQUESTS % ("/create-order", 200): "0+100x40", REQUESTS % ("/create-order", 503): "0x9 0+2x10 20x20"},
+        {
+            REQUESTS % ("/create-order", 200): "0+100x40",
+            REQUESTS % ("/create-order", 503): "0x9 0+2x10 20x20",
+            REQUESTS % ("/order-details", 504): "0+5x40",  # reads that waited in vain
+        },
         fires=(18, 19),
         quiet=(8, 12, 30),
     ),
@@ -68,7 +88,7 @@ CASES = [
     ),
     Case(
         "OrderflowAlertsUnreadable",
-        {f"up{{{ORDER}}}": "1x20", HEALTHY: "0x3 stale _x8 0x9"},
+        {HEALTHY: "0x3 stale _x8 0x9"},
         fires=(7, 10),
         quiet=(2, 4, 14),
     ),
@@ -102,11 +122,13 @@ CASES = [
     ),
     Case(
         "OrderflowOutboxNotDrained",
-        {OLDEST: "0 60+60x10 0 0 0", BREAKER % "closed": "1x20"},
+        {OLDEST % "waiting": "0 60+60x10 0 0 0", OLDEST % "held": "0x9 600+60x9", BREAKER % "closed": "1x20"},
         fires=(7, 8),
-        quiet=(5, 6, 13),
+        quiet=(5, 6, 13, 16),
     ),
-    Case("OrderflowWorkerSilent", {AGE: "1 1 60 120 1 1"}, fires=(2, 3), quiet=(1, 4)),
+    Case("OrderflowOutboxUnreadable", {WAITING: "0x3 stale _x8 0x9"}, fires=(7, 10), quiet=(2, 4, 14)),
+    Case("OrderflowWorkerSilent", {AGE: "9999 1 1 60 120 1 1"}, fires=(4,), quiet=(0, 1, 2, 3, 5)),
+    Case("OrderflowWorkerRestarts", {STARTED: FIVE_STARTS}, fires=(8, 15), quiet=(7, 17)),
     Case(
         "OrderflowWorkerWaits",
         {f"orderflow_worker_state{{program='outbox-relay', state='waiting', {ORDER}}}": "0 0 1x8 0 0"},
@@ -129,7 +151,7 @@ def asked_of(case: Case) -> dict[str, Any]:
     return {
         "name": case.rule,
         "interval": "1m",
-        "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
+        "input_series": [{"series": name, "values": values} for name, values in (WELL | case.series).items()],
         "promql_expr_test": [
             {
                 "expr": 'count by (alertname) (count by (alertname, instance) (ALERTS{alertstate="firing"}))',
@@ -169,7 +191,7 @@ def test_a_rule_that_waits_too_long_is_found(tmp_path: Path) -> None:
 
 
 def test_the_scrape_and_its_rules_are_valid() -> None:
-    assert "13 rules found" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
+    assert "16 rules found" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
 def test_each_rule_says_how_urgent_it_is_and_where_its_steps_are() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from orderflow.client import NO_ANSWER, Answer, Client
 from orderflow.settings import Settings
 from tests.support.scripted import scripted
+from tests.support.waiting import interrupted_when, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +42,10 @@ def _closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_create_says_what_came_of_it(server: Script, client: Client) -> None:
@@ -68,14 +76,67 @@ def test_an_update_and_the_caller_s_own_items_are_sent_as_they_are(server: Scrip
     assert "idempotency-key" not in server.asked[0][2]
 
 
-def test_a_thread_keeps_its_connection(server: Script, client: Client) -> None:
-    for _ in range(3):
-        server.will_answer(200, {"order": ORDER})
+def test_requests_that_follow_one_another_share_a_connection(server: Script, client: Client) -> None:
+    """Those of threads that come and go, too: none of them keeps a descriptor for itself."""
+    server.answers = [(200, {"order": ORDER}, {})] * 8
+    before = descriptors()
 
-    for _ in range(3):
-        client.order_details("ord-1")
+    for _ in range(8):
+        thread = threading.Thread(target=client.order_details, args=("ord-1",))
+        thread.start()
+        thread.join()
 
     assert server.connections == 1
+    assert descriptors() <= before + 2, "both ends of one connection"
+
+
+def test_requests_at_a_time_have_a_connection_each(server: Script, client: Client) -> None:
+    release = threading.Event()
+    for _ in range(3):
+        server.will_answer_when(release, 200, {"order": ORDER})
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(client.order_details, "ord-1") for _ in range(3)]
+        until(lambda: len(server.asked) == 3, "all are sent", within_s=5)
+        release.set()
+
+    assert [answer.result().status for answer in answers] == [200] * 3
+    assert server.connections == 3
+
+
+def test_a_connection_that_is_in_use_while_the_client_is_closed_is_closed_after_it(
+    server: Script, client: Client
+) -> None:
+    release = threading.Event()
+    server.will_answer_when(release, 200, {"order": ORDER})
+    server.will_answer(200, {"order": ORDER})
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.order_details, "ord-1")
+        until(lambda: len(server.asked) == 1, "it is sent", within_s=5)
+        client.close()
+        release.set()
+    client.order_details("ord-1")
+
+    assert answer.result().status == 200
+    assert server.connections == 2
+
+
+def test_a_request_that_failed_leaves_nothing_in_front_of_the_next(server: Script, client: Client) -> None:
+    """Not half a request, nor an answer that nobody awaits any more, as after a Ctrl-C."""
+    release = threading.Event()
+    server.will_answer(200, {"order": ORDER})
+    server.will_answer_when(release, 200, {"order": ORDER | {"orderId": "late"}})
+    server.will_answer(201, PUBLISHED)
+
+    with pytest.raises(ValueError, match="Invalid header value"):
+        client.request("cart", "GET", "/readyz", headers={"X-Name": "a\nb"})
+    assert client.order_details("ord-1").order == ORDER
+    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: len(server.asked) == 2):
+        client.order_details("late")
+    release.set()
+
+    assert client.create_order("ord-1", 2).outcome == "published"
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(400, "refused"), (413, "refused"), (500, "unknown")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 import time
 from datetime import UTC, datetime
@@ -10,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orderflow.client import Client, Item
+import cart_service.requests
+from orderflow.client import Client, Item, requests
 from orderflow.errors import (
     ClientError,
     EventSkipped,
@@ -25,7 +28,7 @@ from orderflow.errors import (
 from tests.support.scripted import scripted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support.scripted import Script
 
@@ -235,14 +238,14 @@ def test_a_read_of_what_others_wrote_waits_for_nothing(server: Script, client: C
         client.update("ord-1", "shiped")
 
     client.order("ord-1")
-    client._own.note("ord-1", "e-1", time.monotonic())
+    client._own.note("ord-1", "e-1", time.monotonic(), is_new=True)
     client.order("ord-1", own_writes=False)
 
     assert paths(server)[1:] == ["/order-details?orderId=ord-1"] * 2
 
 
 def test_an_event_of_somebody_else_is_awaited_beside_one_s_own(server: Script, client: Client) -> None:
-    client._own.note("ord-1", "e-1", time.monotonic())
+    client._own.note("ord-1", "e-1", time.monotonic(), is_new=True)
     for _ in range(2):
         server.will_answer(200, DETAILS)
 
@@ -267,9 +270,9 @@ def test_a_write_that_was_skipped_is_told_by_the_read(server: Script, client: Cl
     [
         ("spooled", EventSpooled, "is spooled: it waits on disk for Kafka"),
         ("held", EventSpooled, r"is held \(RecordTooLarge\): Kafka refuses it for good; see it with"),
-        ("given_up", EventSpooled, "is given_up: an operator gave it up"),
+        ("given_up", EventSpooled, "is given_up: an operator gave it up, so it never takes effect"),
         ("published", NotAppliedYet, "is published, 7 records of its partition are to be applied first"),
-        (None, NotAppliedYet, "is not known yet, 7 records"),
+        (None, NotAppliedYet, "is not known yet, 7 records .* are to be applied first; read again, or wait longer"),
     ],
 )
 def test_a_write_that_is_not_applied_in_time_is_told_with_its_state(
@@ -281,6 +284,112 @@ def test_a_write_that_is_not_applied_in_time_is_told_with_its_state(
         client.order("ord-1", after="e-1", wait_s=0)
 
     assert (type(raised.value), raised.value.lag) == (kind, 7)
+
+
+def test_waiting_is_not_advised_where_nothing_is_left_to_be_applied(server: Script, client: Client) -> None:
+    """Of an event that never existed, say."""
+    server.will_answer(504, not_applied(None, 0))
+
+    with pytest.raises(NotAppliedYet, match="and nothing is left to be applied; read again, or there is no such event"):
+        client.order("ord-1", after="e-1", wait_s=0)
+
+
+def test_what_was_given_up_after_it_was_sent_may_still_come(server: Script, client: Client) -> None:
+    answer = not_applied("given_up")
+    server.will_answer(504, answer | {"event": answer["event"] | {"maybeOnTopic": True}})
+
+    with pytest.raises(EventSpooled, match="a copy that was sent before may still be applied") as raised:
+        client.order("ord-1", after="e-1", wait_s=0)
+
+    assert "never takes effect" not in str(raised.value)
+
+
+def test_a_write_that_is_sent_again_hides_none_of_those_since(server: Script, client: Client) -> None:
+    """However many they were; and a read waits for the older ones once only."""
+    for number in range(12):
+        server.will_answer(200, written(f"e-{number}"))
+    server.will_answer(200, written("e-0"))
+    server.answers += [(200, DETAILS, {})] * 3
+    client.update("ord-1", "pending", idempotency_key="k-0")
+    for _ in range(11):
+        client.update("ord-1", "shipped")
+    client.update("ord-1", "pending", idempotency_key="k-0")
+
+    client.order("ord-1")
+    client.order("ord-1")
+
+    assert [re.findall(r"after=(e-\d+)", path) for path in paths(server)[13:]] == [["e-11"], ["e-0"], ["e-0"]]
+
+
+@pytest.mark.parametrize("fate", [(409, SKIPPED), (504, not_applied("given_up"))])
+def test_an_older_write_that_came_to_nothing_ends_no_read_though_its_key_was_the_caller_s(
+    server: Script, client: Client, fate: tuple[int, Any]
+) -> None:
+    for number in range(2):
+        server.will_answer(200, written(f"e-{number}"))
+    server.will_answer(*fate)
+    server.will_answer(200, DETAILS)
+    for number in range(2):
+        client.update("ord-1", "shipped", idempotency_key=f"k-{number}")
+
+    assert client.order("ord-1", wait_s=0).order_id == "ord-1"
+
+
+@pytest.mark.parametrize("key", ["", "€", "k\n1", "a b", "k" * 256])
+def test_a_key_that_is_none_is_refused_and_nothing_is_sent(server: Script, client: Client, key: str) -> None:
+    """Also the empty one: without a key each repetition would be another event."""
+    for write in (client.create, client.create_order):
+        with pytest.raises(RequestRefused, match="is not valid: give 1 to 255 visible ASCII characters") as raised:
+            write("ord-1", 1, idempotency_key=key)
+        assert (raised.value.status, raised.value.problem) == (0, "invalid-idempotency-key")
+
+    assert server.asked == []
+
+
+def test_the_rule_for_keys_is_that_of_the_service() -> None:
+    assert requests.KEY.pattern == cart_service.requests._KEY.pattern
+
+
+def test_what_is_no_text_is_refused_and_nothing_is_sent(server: Script, client: Client) -> None:
+    half = "a\udc80"
+    calls: list[Callable[[], object]] = [
+        lambda: client.create(half, 1),
+        lambda: client.update(half, "shipped"),
+        lambda: client.order(half),
+        lambda: client.order("ord-1", after=half),
+        lambda: client.timeline(half),
+        lambda: client.event(half),
+        lambda: client.event("e-1", half),
+        lambda: list(client.orders(status=half)),
+    ]
+
+    for call in calls:
+        with pytest.raises(RequestRefused, match=r"'a\\udc80' cannot be sent"):
+            call()
+    assert server.asked == []
+
+
+def test_what_was_read_can_be_written(server: Script, client: Client) -> None:
+    """Amounts are numbers, as the service takes them."""
+    server.will_answer(200, DETAILS)
+    server.will_answer(201, b'{"order":' + ORDER + b',"eventId":"e-1","outcome":"spooled","ahead":0}')
+
+    client.create("ord-1", items=client.order("ord-1").items)
+    server.will_answer(201, b'{"order":' + ORDER + b',"eventId":"e-1","outcome":"spooled","ahead":0}')
+    client.create("ord-1", items=[{"itemId": "tea", "quantity": 3, "price": Decimal("4.50")}])
+
+    assert [asked[3]["items"] for asked in server.asked[1:]] == [[{"itemId": "tea", "quantity": 3, "price": 4.5}]] * 2
+
+
+def test_a_service_that_says_nothing_does_not_hold_a_read_beyond_its_time() -> None:
+    """The wait and the usual timeout together, though the service could wait for 30 s."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        begin = time.monotonic()
+        with Client(url, url, timeout_s=0.3) as client, pytest.raises(ServiceUnavailable, match="did not answer"):
+            client.order("ord-1", after="e-1", wait_s=0.2)
+
+    assert 0.4 < time.monotonic() - begin < 0.8
 
 
 def test_a_longer_wait_than_the_service_grants_is_asked_for_again(server: Script, client: Client) -> None:

@@ -359,3 +359,12 @@ def test_a_drift_of_the_metrics_is_found(services: dict[str, Service], old: str,
     text = planted(read(DOCS / "metrics.md"), old, new)
 
     assert exported_metrics(services) != documented_metrics(text)
+
+
+@pytest.mark.parametrize("between", ["\n", "Text.\n", "\n| `x` | gauge |\n"])
+def test_a_row_that_is_in_no_table_is_found(between: str) -> None:
+    """Behind an empty line, say: it would be shown as text."""
+    row = "| `orderflow_reads_waiting` |"
+
+    with pytest.raises(AssertionError, match="orderflow_reads_waiting has no header"):
+        documented_metrics(planted(read(DOCS / "metrics.md"), row, between + row))

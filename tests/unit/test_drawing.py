@@ -93,6 +93,22 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line == line.rstrip() for line in out.splitlines())
 
 
+@pytest.mark.parametrize("state", ["spooled", "held", "given_up"])
+def test_what_may_be_on_the_topic_is_told(state: EventState) -> None:
+    waits = {"partition": None, "offset": None}
+
+    assert "e-1, a copy may be on the topic" in rendered(event_drawn(event(state, **waits, maybe_on_topic=True)), 80)
+    assert "a copy may" not in rendered(event_drawn(event(state, **waits)), 80)
+
+
+def test_why_an_event_stands_so_is_told_once() -> None:
+    """With its step; beside the steps only where none of them has it."""
+    found = event("skipped", reason="unknown_order", detail="No such order. " * 8)
+
+    assert "because" not in rendered(event_drawn(found, whole=True), 10_000)
+    assert "because of it" in rendered(event_drawn(event("held", detail="of it"), whole=True), 10_000)
+
+
 def test_every_state_has_a_mark() -> None:
     assert set(MARKS) == set(get_args(EventState))
 

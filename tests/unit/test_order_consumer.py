@@ -1,15 +1,21 @@
-"""The start of the order consumer: a damaged file is refused before anything is written to it."""
+"""The start of the order consumer: a damaged file is refused at once, and what waits is known to have waited."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from order_consumer.__main__ import consume
+from order_consumer.applying import Stopped
+from order_consumer.consumer import OrderConsumer
 from orderflow.alerts import AlertBook
+from orderflow.broker import Topic
 from orderflow.errors import StoreDamaged
+from orderflow.headers import NO_HEADERS
+from orderflow.measures import Lag
 from orderflow.process import Heartbeat, StopFlag
+from orderflow.records import Record
 from orderflow.settings import Settings
 from orderflow.store.sqlite import DatabaseError, interrupted_after
 from orderflow.store.writer import Writer
@@ -21,6 +27,8 @@ from tests.unit.test_projection import created
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from orderflow.broker import End
 
 #: Orders whose index has several pages.
 ORDERS = 300
@@ -67,6 +75,48 @@ def test_a_sound_file_is_opened(settings: Settings, worker: Worker) -> None:
     fill(settings, damaged=False)
 
     consume(worker)
+
+
+class OnePoll:
+    """A subscription that gives two records of long ago."""
+
+    polled_up_to: ClassVar[dict[int, int]] = {}
+
+    def __init__(self, *_: object) -> None: ...
+
+    def poll(self) -> list[Record]:
+        return [Record(0, offset, b"a", b"{", NO_HEADERS, logged_at) for offset, logged_at in ((0, 1_000), (1, 2_000))]
+
+    def left(self) -> dict[int, int]:
+        return {0: 2}
+
+    def ends(self) -> dict[int, End]:
+        return {}
+
+    def close(self) -> None: ...
+
+
+def test_what_waits_for_the_store_after_a_start_waits_since_it_came_to_the_topic(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not since the consumer was started."""
+    stop, heartbeat, alerts = StopFlag(), Heartbeat(settings, "x"), AlertBook(settings, "x")
+    consumer = OrderConsumer(settings, Writer(settings), alerts, stop, heartbeat)
+    said: dict[int, Lag] = {}
+
+    def takes_nothing(*_: object) -> None:
+        consumer._beat_applying("waiting", "the store")
+        said.update(heartbeat.lags)
+        stop.set()
+        raise Stopped("the store took nothing")
+
+    monkeypatch.setattr("order_consumer.consumer.Subscription", OnePoll)
+    monkeypatch.setattr(consumer._applier, "apply", takes_nothing)
+    with pytest.raises(Stopped):
+        consumer._consume(Topic("order_events", "topic-id", 6))
+    alerts.close()
+
+    assert said == {0: Lag(2, 1.0)}
 
 
 def test_a_large_file_does_not_hold_up_the_start(settings: Settings) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cart_service.app import Parts, make_service
-from cart_service.outbox_watch import OutboxWatch
+from cart_service.outbox_watch import IN_VAIN_MAX, OutboxWatch
 from orderflow.errors import StoreUnavailable, Unsent
 from orderflow.messages import Message, Published
 from orderflow.publishing.breaker import State
@@ -62,9 +64,9 @@ class Cart:
         return [row.cause for row in Alerts(self.settings).rows(open_only=open_only)]
 
 
-@pytest.fixture
-def cart(tmp_path: Path) -> Iterator[Cart]:
-    settings = Settings(var_dir=str(tmp_path), **QUICK)
+@contextmanager
+def started(folder: Path, **further: Any) -> Iterator[Cart]:
+    settings = Settings(var_dir=str(folder), **QUICK, **further)
     parts = Parts.of(settings)
     cart = Cart(parts, settings)
     parts.publisher._delivery._producer = cart  # type: ignore[assignment]
@@ -72,6 +74,12 @@ def cart(tmp_path: Path) -> Iterator[Cart]:
     parts.publisher.verified()
     yield cart
     parts.alerts.close()
+
+
+@pytest.fixture
+def cart(tmp_path: Path) -> Iterator[Cart]:
+    with started(tmp_path) as cart:
+        yield cart
 
 
 def test_an_outage_opens_one_alert_that_resolves_when_what_it_left_is_delivered(cart: Cart) -> None:
@@ -175,7 +183,7 @@ def test_readiness_and_metrics_tell_of_breaker_and_outbox(cart: Cart) -> None:
 
 
 def test_the_age_of_the_oldest_grows_until_nothing_waits(cart: Cart) -> None:
-    """Between two looks, too; one that is held counts, and before the first look nobody knows."""
+    """Between two looks, too, and before the first look nobody knows."""
     watch = cart.parts.outbox_watch
     fresh = OutboxWatch(cart.settings, cart.parts.publisher, watch._spool, cart.parts.kafka, cart.parts.alerts)
     assert fresh.oldest_age_s() == {}
@@ -183,22 +191,66 @@ def test_the_age_of_the_oldest_grows_until_nothing_waits(cart: Cart) -> None:
     cart.away = True
     cart.publish("a")
     cart.look()
-    first = watch.oldest_age_s()[()]
+    first = watch.oldest_age_s()["waiting",]
     cart.publish("b")
     cart.look()
-    until(lambda: watch.oldest_age_s()[()] >= first + 0.05, "it grows", within_s=1)
-    watch.outbox.settle(held=[(1, "too large")])
-    cart.look()
-    held = watch.oldest_age_s()[()]
-    watch.outbox.settle(delivered=[(2, 0, 0)])
-    cart.look()
-    still_held = watch.oldest_age_s()[()]
-    OutboxDesk(cart.settings).discard([1], "kim", "a test")
+    until(lambda: watch.oldest_age_s()["waiting",] >= first + 0.05, "it grows", within_s=1)
+    cart.relay()
     cart.look()
 
-    assert none == {(): 0}
-    assert first + 0.05 <= held <= still_held
-    assert watch.oldest_age_s() == {(): 0}
+    assert none == watch.oldest_age_s() == {("waiting",): 0, ("held",): 0}
+
+
+def test_what_is_held_and_what_waits_behind_it_does_not_wait_for_the_relay(cart: Cart) -> None:
+    """It has an age of its own, and the others have theirs."""
+    watch = cart.parts.outbox_watch
+    cart.away = True
+    for order, number in (("a", 1), ("a", 2), ("b", 1)):
+        cart.publish(order, number)
+        time.sleep(0.02)
+    watch.outbox.settle(held=[(1, "too large")])
+    cart.look()
+    beside = watch.oldest_age_s()
+    watch.outbox.settle(delivered=[(3, 0, 0)])
+    cart.look()
+    drained = watch.oldest_age_s()
+    oldest = OutboxDesk(cart.settings).oldest_waiting_at()
+    OutboxDesk(cart.settings).retry([1])
+    cart.look()
+
+    assert beside["held",] >= beside["waiting",] + 0.03 > 0.03
+    assert drained["waiting",] == 0 < beside["held",] <= drained["held",]
+    assert oldest == watch.outbox.deliverable(1)[0].spooled_at, "whoever lists it sees all that is undelivered"
+    assert watch.oldest_age_s()["waiting",] >= drained["held",]
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Cart]:
+    with started(tmp_path, outbox_busy_timeout_s=0.3) as cart:
+        yield cart
+
+
+def test_figures_of_an_outbox_that_cannot_be_read_are_not_known(impatient: Cart) -> None:
+    """A moment's lock is nothing; then what was known once is not told any more, until it can be read again."""
+    cart = impatient
+    watch = cart.parts.outbox_watch
+    cart.away = True
+    cart.publish("a")
+    cart.look()
+    with closing(sqlite3.connect(cart.settings.outbox_db, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        cart.look()
+        assert watch.events() == {("waiting",): 1, ("held",): 0}
+        for _ in range(IN_VAIN_MAX):
+            cart.look()
+        assert (watch.events(), watch.undelivered_bytes(), watch.oldest_age_s()) == ({}, {}, {})
+        assert watch.check() == (False, "The outbox cannot be read: how many events wait in it is not known.")
+        other.execute("ROLLBACK")
+    cart.relay()
+    cart.look()
+
+    assert watch.events() == {("waiting",): 0, ("held",): 0}
+    assert cart.parts.publisher.breaker.closed, "what was delivered meanwhile is noticed"
 
 
 def test_the_watch_over_kafka_survives_an_error_that_nobody_foresaw(

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from orderflow.measures import Lag
 from orderflow.process import Heartbeat, StopFlag, exclusive_lock, read_heartbeat
 from orderflow.settings import Settings
+from orderflow.status import _worker
+from orderflow.supervise import ProgramState
 from tests.support.waiting import is_alive, until
 
 if TYPE_CHECKING:
@@ -24,8 +28,8 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(var_dir=str(tmp_path), heartbeat_interval_s=0.05)
 
 
-def run(code: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def run(code: str, **environ: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ | environ)
 
 
 def run_and_ask(code: str) -> subprocess.Popen[str]:
@@ -99,6 +103,69 @@ def test_a_second_holder_waits_names_the_first_and_takes_over(tmp_path: Path) ->
         assert lock.read_text() == f"{os.getpid()}\n"
     first.stdout.close()
     assert waited_for == [first.pid]
+
+
+#: A worker that says each time that it has waited for the lock, and does not beat again when it has it.
+SECOND = """
+import time
+from orderflow import process, worker
+from orderflow.alerts import Cause
+def wait(stop, seconds): print("waited", flush=True); time.sleep(0.02); return False
+process.StopFlag.wait = wait
+def work(given): given.heartbeat.beat("running"); print("works", flush=True)
+worker.run("worker", "the lock", work, incompatible=Cause.STORE_INCOMPATIBLE)
+"""
+
+
+def test_the_counters_never_fall_while_a_second_process_waits(settings: Settings, tmp_path: Path) -> None:
+    """Not while the first beats, nor when it does not any more: then the second says what it waits for."""
+    first = Heartbeat(settings, "worker")
+    first.counters, first.lags = {"applied": 7}, {0: Lag(3, 90.0), 1: Lag(0, None)}
+    with exclusive_lock(settings.run_dir / "worker.lock", StopFlag(), print):
+        first.beat("running")
+        second = run(SECOND, ORDERFLOW_VAR_DIR=str(tmp_path))
+        assert second.stdout is not None
+        for _ in range(5):
+            assert second.stdout.readline() == "waited\n"
+            beside = read_heartbeat(settings, "worker")
+            assert beside is not None
+            assert (beside.pid, beside.state, beside.counters) == (os.getpid(), "running", {"applied": 7})
+            first.beat("running")
+        first.path.write_bytes(msgspec.json.encode(msgspec.structs.replace(beside, at=beside.at - 60)))
+        alone = until(lambda: (beat := read_heartbeat(settings, "worker")) and beat.waits_for and beat, "it says", 10)
+    rest, _ = second.communicate(timeout=10)
+    working = read_heartbeat(settings, "worker")
+
+    assert (alone.pid, alone.state) == (second.pid, "waiting")
+    assert alone.waits_for == f"the lock, held by process {os.getpid()}"
+    assert (alone.counters, alone.lags) == ({"applied": 7}, {0: Lag(3, 90.0)}), "nobody knows whether more waits"
+    assert working is not None
+    assert "works" in rest.splitlines()
+    assert (working.state, working.counters) == ("running", {}), "it has done nothing yet"
+    assert alone.started_at < working.started_at
+
+
+def test_who_waits_alone_says_so_at_once(settings: Settings) -> None:
+    """As a worker whose lock another program holds."""
+    Heartbeat(settings, "worker").stand_by("the lock")
+
+    beat = read_heartbeat(settings, "worker")
+    assert beat is not None
+    assert (beat.state, beat.waits_for, beat.counters) == ("waiting", "the lock", {})
+
+
+def test_status_names_the_process_that_works_in_the_stead_of_one_that_waits(settings: Settings, tmp_path: Path) -> None:
+    """The heartbeat of one that has gone says nothing."""
+    program = ProgramState("worker", "RUNNING", True, os.getppid(), 1, None, tmp_path / "x.log")
+    heartbeat = Heartbeat(settings, "worker")
+    heartbeat.beat("running")
+    beside = _worker(program, settings)
+    gone = run("pass")
+    gone.communicate(timeout=10)
+    heartbeat.path.write_text(heartbeat.path.read_text().replace(f'"pid":{os.getpid()}', f'"pid":{gone.pid}'))
+
+    assert beside == (False, f"waits for process {os.getpid()}, which works in its stead")
+    assert _worker(program, settings) == (False, "no heartbeat yet")
 
 
 def test_a_waiting_holder_can_be_stopped(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import threading
+import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -16,6 +18,7 @@ from orderflow import events
 from orderflow.cli import rebuild as command
 from orderflow.cli.main import app as cli
 from orderflow.cli.terminal import tidy_up_when_ended
+from orderflow.process import Beat, Heartbeat, read_heartbeat
 from orderflow.projection import Projection, runs
 from orderflow.rebuild.reading import RECORDS_AT_ONCE, _parts, read_into
 from orderflow.records import Record, UnreadableRecord
@@ -27,6 +30,7 @@ from orderflow.store.second_set import PREFIX, TABLES, SecondSet
 from orderflow.store.writer import Writer
 from tests.support import random_log, store
 from tests.support.rebuilding import applied, control, of_a, on_topic
+from tests.support.waiting import until
 from tests.unit.test_projection import TOPIC, changed, created, log_of, open_writer, uuid
 
 if TYPE_CHECKING:
@@ -35,6 +39,28 @@ if TYPE_CHECKING:
 
 
 A_BUG = b"a bug"
+
+
+def test_while_it_rebuilds_it_beats_in_the_consumers_stead(tmp_path: Path) -> None:
+    """From the first moment to the last, and takes back nothing that the consumer has counted."""
+    settings = Settings(var_dir=str(tmp_path), heartbeat_interval_s=0.02)
+    consumer = Heartbeat(settings, command.CONSUMER)
+    consumer.counters = {"applied": 7}
+    consumer.beat("draining")
+    begun = time.time()
+
+    def beating() -> Beat | None:
+        beat = read_heartbeat(settings, command.CONSUMER)
+        return beat if beat and beat.state == "waiting" and beat.at > begun + 0.1 else None
+
+    with command._writers_lock(settings):
+        beat = until(beating, "it beats again and again", within_s=5)
+    last = read_heartbeat(settings, command.CONSUMER)
+
+    assert beat.waits_for == f"orderflow rebuild, process {os.getpid()}"
+    assert (beat.counters, beat.started_at) == ({"applied": 7}, consumer._started_at)
+    assert last is not None
+    assert read_heartbeat(settings, command.CONSUMER) == last, "it is over"
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -182,6 +184,21 @@ def test_what_waits_with_nothing_applied_waits_since_it_was_seen() -> None:
     assert watch.lags == {0: Lag(1, 130.0)}
 
 
+def test_amid_a_batch_its_first_record_has_waited_longest() -> None:
+    """It may be older than anything that was seen before: after a stop, say."""
+    watch = LagWatch(lambda: 100.0)
+
+    assert watch.note_within({0: 5, 1: 2, 2: 0}, {0: 40_000}) == 7
+    first = watch.lags
+    watch.note_within({0: 4}, {0: 60_000})
+    longer = watch.lags
+    watch.note({0: 3}, {0: 70_000})
+
+    assert first == {0: Lag(5, 40.0), 1: Lag(2, 100.0), 2: Lag(0, None)}
+    assert longer[0] == Lag(4, 40.0)
+    assert watch.lags[0] == Lag(3, 70.0)
+
+
 # The scrape as a whole.
 
 
@@ -203,6 +220,21 @@ def test_a_scrape_is_quick_however_much_there_is(settings: Settings) -> None:
     counts = Scrape.of(text).all("orderflow_skips_open")
     assert (counts["unknown_order",], counts["malformed_json",], counts["missing_key",]) == (COUNT_MAX, 10_000, 0)
     assert min(took) < 0.05
+
+
+def test_a_locked_outbox_does_not_hold_up_a_scrape(settings: Settings) -> None:
+    """Callers wait for it longer. What it would tell is left out."""
+    service = make_app(settings)
+    service.metrics.render()
+    with closing(sqlite3.connect(settings.outbox_db, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        found = Scrape.of(service.metrics.render().decode())
+        took_s = time.monotonic() - started
+
+    assert found.all("orderflow_alerts_open") == {}
+    assert found.value("orderflow_heartbeat_age_seconds", program=CONSUMER) is not None
+    assert took_s < settings.outbox_busy_timeout_s / 2
 
 
 def test_a_scrape_does_not_fail_where_nothing_can_be_read(tmp_path: Path) -> None:

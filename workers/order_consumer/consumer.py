@@ -49,6 +49,7 @@ class OrderConsumer:
         self._counts = self._applier.counts
         self._lag = LagWatch()
         self._subscription: Subscription | None = None
+        self._polled: Sequence[Record] = ()
         heartbeat.distributions = self._applier.distributions
         self._replaced: str | None = None
         self._seen: dict[int, End] = {}
@@ -93,7 +94,7 @@ class OrderConsumer:
         self._subscription = subscription
         try:
             while not self._stop:
-                records = subscription.poll()
+                records = self._polled = subscription.poll()
                 if records:
                     self._look_at_starts(records)
                     self._applier.apply(projection, records)
@@ -191,7 +192,8 @@ class OrderConsumer:
     def _beat_applying(self, state: State, waits_for: str | None = None) -> None:
         """Beat in the midst of a batch: what is polled and not applied yet waits, too."""
         if self._subscription is not None:
-            self._counts["lag"] = self._lag.note(self._subscription.left(), {})
+            polled = {record.partition: record.logged_at for record in reversed(self._polled)}
+            self._counts["lag"] = self._lag.note_within(self._subscription.left(), polled)
         self._beat(state, waits_for)
 
     def _beat(self, state: State, waits_for: str | None = None) -> None:

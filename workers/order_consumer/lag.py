@@ -19,20 +19,28 @@ class LagWatch:
         self.lags: dict[int, Lag] = {}
 
     def note(self, left: Mapping[int, int], applied: Mapping[int, int]) -> int:
-        """Take note of how many records are left, and give their sum.
+        """Take note, behind a batch, of how many records are left, and give their sum.
 
         ``applied`` has the log time (ms) of the last record that was applied just now: what is left is younger. Where
         nothing was, what waits has waited since it was first seen to.
         """
+        return self._take(left, {partition: at / 1000 for partition, at in applied.items()})
+
+    def note_within(self, left: Mapping[int, int], polled: Mapping[int, int]) -> int:
+        """Take note amid a batch; ``polled`` has the log time (ms) of its first record: none that is left is older."""
+        since = {partition: self._known_since(partition, at / 1000) for partition, at in polled.items()}
+        return self._take(left, since)
+
+    def _take(self, left: Mapping[int, int], since: Mapping[int, float]) -> int:
+        def waits_since(partition: int) -> float:
+            return since[partition] if partition in since else self._known_since(partition, self._clock())
+
         self.lags = self.lags | {
-            partition: Lag(records, self._since(partition, records, applied)) for partition, records in left.items()
+            partition: Lag(records, waits_since(partition) if records else None) for partition, records in left.items()
         }
         return sum(left.values())
 
-    def _since(self, partition: int, records: int, applied: Mapping[int, int]) -> float | None:
-        if not records:
-            return None
-        if partition in applied:
-            return applied[partition] / 1000
+    def _known_since(self, partition: int, at: float) -> float:
+        """Give since when something of a partition is known to wait, where that was before ``at``."""
         before = self.lags.get(partition)
-        return before.since if before is not None and before.since is not None else self._clock()
+        return at if before is None or before.since is None else min(before.since, at)
