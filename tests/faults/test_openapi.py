@@ -42,7 +42,7 @@ QUICK: dict[str, Any] = {
 PUBLISHED = {"POST /create-order: 201", "PUT /update-order: 200"}
 SPOOLED = {"POST /create-order: 202", "PUT /update-order: 202"}
 
-REFUSED_BODIES = {"400 malformed-json", "400 invalid-body", "415 json-required"}
+REFUSED_BODIES = {"400 invalid-body", "415 json-required"}
 WRITE = REFUSED_BODIES | {"400 invalid-idempotency-key"}
 OPERATORS = REFUSED_BODIES | {"401 token-required"}
 

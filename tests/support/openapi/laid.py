@@ -41,8 +41,8 @@ Examples = dict[str, dict[str, list[Any]]]
 
 BODY = "(body)"
 
-#: So many orders have an update of nothing, and a record that is no event.
-SKIPPED_ORDERS = 30
+#: So many orders have an update of nothing, and a record that is no event; too few for a flood of skips.
+SKIPPED_ORDERS = 15
 
 #: No program of this version opens or resolves it: it stays open however often it is acknowledged.
 ANOTHER_VERSIONS = "of_another_version"
