@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     Figures = Callable[..., None]
 
 FIGURES = "figures"
+
+# Started in the background, a shell lets a program ignore Ctrl-C, and so do all that this one starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: In a test's own process a route that answers what it does not declare fails.
 Call.strict = True

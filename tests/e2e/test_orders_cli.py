@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orderflow.stack import Stack, free_ports
 from tests.support.command import asked, completed, run_here
+from tests.support.processes import ended_at_last
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def test_top_is_a_live_view_that_ctrl_c_ends_in_good_order(stack: Stack) -> None
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "orderflow.cli.main", "top", "--interval", "0.2"]
     shown = b""
-    with subprocess.Popen(command, cwd=stack.directory, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    with ended_at_last(
+        subprocess.Popen(command, cwd=stack.directory, stdin=theirs, stdout=theirs, stderr=theirs)
+    ) as process:
         os.close(theirs)
 
         def looks() -> int:
@@ -108,7 +111,7 @@ def test_top_is_a_live_view_that_ctrl_c_ends_in_good_order(stack: Stack) -> None
 
 def test_top_gives_a_json_document_a_line_until_it_is_interrupted(stack: Stack) -> None:
     command = [sys.executable, "-m", "orderflow.cli.main", "top", "--json", "--interval", "0.5"]
-    with subprocess.Popen(command, cwd=stack.directory, stdout=subprocess.PIPE, text=True) as process:
+    with ended_at_last(subprocess.Popen(command, cwd=stack.directory, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout is not None
         looks = [json.loads(process.stdout.readline()) for _ in range(3)]
         process.send_signal(signal.SIGINT)

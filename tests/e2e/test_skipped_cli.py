@@ -19,6 +19,7 @@ from tests.support import store
 from tests.support.command import asked, orderflow, run
 from tests.support.damage import damage
 from tests.support.messages import produce
+from tests.support.processes import ended_at_last
 from tests.support.stacks import running
 from tests.support.waiting import until
 from tests.unit.test_projection import changed, created
@@ -148,7 +149,8 @@ def test_whoever_stops_waiting_loses_nothing(stack: Stack) -> None:
     (name,) = skipped(stack, (b"late", changed("late", 1, "shipped")))
     command = [sys.executable, "-m", "orderflow.cli.main", "skipped", "discard", name, "--because", "late"]
 
-    with subprocess.Popen(command, cwd=stack.directory, env=stack.env, stderr=subprocess.PIPE, text=True) as process:
+    started = subprocess.Popen(command, cwd=stack.directory, env=stack.env, stderr=subprocess.PIPE, text=True)
+    with ended_at_last(started) as process:
         until(lambda: in_outbox(stack, name), "it is asked for", within_s=10, every_s=0.1)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=10)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
 from orderflow.settings import variable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from subprocess import Popen
+
     from orderflow.settings import Settings
+
+T = TypeVar("T", str, bytes)
 
 #: How long processes that were told to end may take to be gone.
 GRACE_S = 5.0
+
+
+@contextmanager
+def ended_at_last(process: Popen[T]) -> Iterator[Popen[T]]:
+    """A process that is killed where it has not ended: a test that fails does not wait for it."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def processes_of(settings: Settings) -> list[psutil.Process]:
