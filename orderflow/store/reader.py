@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orderflow.errors import StoreUnavailable
 from orderflow.store import sqlite
+from orderflow.store.bounded import within
 from orderflow.store.rows import OrderRow
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Reader:
         """
         asked = {"status": status, "before": before, "limit": limit}
         with self.snapshot() as connection:
-            rows = sqlite.within(SEARCH_S, connection, _ORDERS, asked, f"To look for orders that are {status}")
+            rows = within(SEARCH_S, connection, _ORDERS, asked, f"To look for orders that are {status}")
         return [(arrival, OrderRow(*row)) for arrival, *row in rows]
 
     def version(self) -> object:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from contextlib import contextmanager
 from importlib import resources
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from orderflow.errors import SearchTooLong, StoreIncompatible, StoreUnavailable
+from orderflow.errors import StoreIncompatible, StoreUnavailable
 from orderflow.store.migration import add, rebuild
 
 if TYPE_CHECKING:
@@ -216,44 +215,9 @@ def is_damage(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def look_for_damage(connection: Connection, at_most_s: float) -> str | None:
-    """Say what SQLite finds wrong with the file, as far as it gets in that time; None where it finds nothing."""
-    try:
-        with interrupted_after(connection, at_most_s):
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-            raise
-        return None
-    return None if found == "ok" else " ".join(found.split())
-
-
-def within(seconds: float, connection: Connection, sql: str, parameters: Any, what: str) -> list[Any]:
-    """Run a query that may have to look through everything.
-
-    Raises:
-        SearchTooLong: ``what`` takes more than so many seconds.
-
-    """
-    try:
-        with interrupted_after(connection, seconds):
-            return connection.execute(sql, parameters).fetchall()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-            raise
-        raise SearchTooLong(f"{what} takes more than {seconds:g} s.") from error
-
-
-@contextmanager
-def interrupted_after(connection: Connection, seconds: float) -> Iterator[None]:
-    """Interrupt what runs so long: by a thread, since the search for damage asks no progress handler."""
-    timer = threading.Timer(seconds, connection.interrupt)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
+def is_interrupt(error: BaseException) -> bool:
+    """Tell whether a statement was interrupted (`orderflow.store.bounded`)."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
 
 
 def _version(connection: Connection) -> int:

@@ -14,10 +14,11 @@ import msgspec
 import structlog
 
 from orderflow.clock import now_ms
+from orderflow.store.bounded import look_for_damage
 from orderflow.store.places import Places, current_epoch, positions
 from orderflow.store.rows import ControlRow, HistoryRow, OrderRow, PositionRow, SkippedRow
 from orderflow.store.second_set import remove_leftovers
-from orderflow.store.sqlite import DatabaseError, immediate, look_for_damage, open_writer
+from orderflow.store.sqlite import DatabaseError, immediate, open_writer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

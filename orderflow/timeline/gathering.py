@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orderflow.store import reader
+from orderflow.store.bounded import within
 from orderflow.store.rows import ControlRow, HistoryRow, SkippedRow
-from orderflow.store.sqlite import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,7 +17,8 @@ from orderflow.measures import Lag
 from orderflow.process import Heartbeat, StopFlag
 from orderflow.records import Record
 from orderflow.settings import Settings
-from orderflow.store.sqlite import DatabaseError, interrupted_after
+from orderflow.store.bounded import interrupted_after
+from orderflow.store.sqlite import DatabaseError
 from orderflow.store.writer import Writer
 from orderflow.worker import Worker
 from tests.support.applied_log import AppliedLog
