@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 FIGURES = "figures"
 
-# Started in the background, a shell lets a program ignore Ctrl-C, and so do all that this one starts.
+# What was started in the background may ignore Ctrl-C and a terminal that goes away, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 #: In a test's own process a route that answers what it does not declare fails.
 Call.strict = True

@@ -62,8 +62,8 @@ def top(
 ) -> None:
     """Show programs, events a second, lag by partition, outbox, breaker and open alerts, until Ctrl-C (exit code 130).
 
-    Whatever does not answer is named; the rest is shown. Rates are those of the last 5 seconds. Into a pipe it is shown
-    once.
+    Whatever does not answer is named; the rest is shown. Rates are those of the last 5 seconds. Into a pipe, or on a
+    terminal that can place no text, it is shown once.
 
     For example:
     $ orderflow top
@@ -73,7 +73,8 @@ def top(
     tidy_up_when_ended()
     console = Console()
     lines = as_json and interval is not None and not once
-    single = once or (as_json and not lines) or (not as_json and not console.is_terminal)
+    live = console.is_terminal and not console.is_dumb_terminal
+    single = once or (as_json and not lines) or (not as_json and not live)
     try:
         with closing(Watch(Stack.open(stack or Path()))) as watch:
             looks = _looks(watch, interval or INTERVAL_S)
@@ -84,9 +85,9 @@ def top(
                 for figures in looks:
                     show_json(figures, one_line=True)
             else:
-                with Live(console=console, screen=True, auto_refresh=False) as live:
+                with Live(console=console, screen=True, auto_refresh=False) as view:
                     for figures in looks:
-                        live.update(drawn(figures, whole=False), refresh=True)
+                        view.update(drawn(figures, whole=False), refresh=True)
     except KeyboardInterrupt:
         raise typer.Exit(EX_INTERRUPTED) from None
     except BrokenPipeError:  # Who read it has seen enough.

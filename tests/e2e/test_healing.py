@@ -129,6 +129,7 @@ def test_the_preview_warns_where_the_client_created_the_order_again_meanwhile(st
     assert _open(stack) == []
 
 
+@pytest.mark.faults
 def test_a_redrive_of_an_order_that_moved_on_is_refused(stack: Stack) -> None:
     """At the desk, when the caller quotes an older state; and by the consumer, when the order moves on after it."""
     name = destroyed(

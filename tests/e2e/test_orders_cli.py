@@ -83,13 +83,17 @@ def test_a_shell_completes_the_ids_of_what_is_there(stack: Stack) -> None:
     assert completed("timeline", "--stack", str(stack.directory), "cli-comp") == ["cli-complete"]
 
 
+#: With a terminal that can place text, wherever the tests run.
+TERMINAL = os.environ | {"TERM": "xterm"}
+
+
 def test_top_is_a_live_view_that_ctrl_c_ends_in_good_order(stack: Stack) -> None:
     """On a terminal of its own, which is as it was afterwards."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "orderflow.cli.main", "top", "--interval", "0.2"]
     shown = b""
     with ended_at_last(
-        subprocess.Popen(command, cwd=stack.directory, stdin=theirs, stdout=theirs, stderr=theirs)
+        subprocess.Popen(command, cwd=stack.directory, stdin=theirs, stdout=theirs, stderr=theirs, env=TERMINAL)
     ) as process:
         os.close(theirs)
 

@@ -28,10 +28,15 @@ if TYPE_CHECKING:
 OTHERS = 40
 
 
+#: So that the first write that meets a stopped Kafka is answered soon.
+SHORT_WAITS = {"publish_attempt_timeout_s": 0.3, "publish_deadline_s": 2.0, "publish_retry_first_delay_s": 0.05}
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose topic takes small messages only from now on, and whose outbox holds two orders' events."""
-    with running(tmp_path_factory.mktemp("held")) as stack, Client.from_settings(stack.settings) as client:
+    folder = tmp_path_factory.mktemp("held")
+    with running(folder, **SHORT_WAITS) as stack, Client.from_settings(stack.settings) as client:
         _limit(stack, 3_000)
         stack.stop("outbox-relay")
         stack.stop("kafka")

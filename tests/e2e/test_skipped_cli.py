@@ -170,6 +170,7 @@ def test_whoever_stops_waiting_loses_nothing(stack: Stack) -> None:
     assert "(under-way)" in other.stderr
 
 
+@pytest.mark.faults
 def test_a_rebuild_stops_the_consumer_and_starts_it_again(stack: Stack) -> None:
     """Also one that gave up because of a damaged file; one that a person has stopped stays so."""
     pid = stack.pid("order-consumer")

@@ -77,6 +77,7 @@ def build_from_the_log_alone(life: Life) -> dict[str, str]:
     return statuses(life)
 
 
+@pytest.mark.faults
 def test_what_was_lost_is_sent_once_and_the_log_makes_the_orders_again(life: Life) -> None:
     """Also what had come to the lost log through the outbox, which has an event once, and what came without an id."""
     last = message(A, "delivered")

@@ -96,6 +96,7 @@ def test_no_broker_is_started_when_another_cluster_is_named(kafka_alone: Stack) 
     assert "no local broker is needed, KAFKA_BOOTSTRAP_SERVERS=kafka.example:9092" in done.stdout
 
 
+@pytest.mark.faults
 def test_a_stack_comes_up_again_after_supervisord_was_killed(kafka_alone: Stack) -> None:
     kafka_alone.up()
     before = kafka_alone.pid("kafka")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orderflow.stack import Stack
 from tests.support.processes import end_what_is_left
@@ -23,9 +23,9 @@ def take_down(stack: Stack) -> None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Stack]:
+def running(folder: Path, **settings: Any) -> Iterator[Stack]:
     """A stack with everything up."""
-    stack = Stack.create(folder / "stack")
+    stack = Stack.create(folder / "stack", **settings)
     try:
         stack.up()
         yield stack

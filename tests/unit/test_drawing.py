@@ -44,7 +44,8 @@ def event(state: EventState = "applied", **more: object) -> Event:
 
 
 def rendered(drawing: RenderableType, width: int) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    # Whatever the terminal that the tests run on: of a dumb one the width counts for nothing.
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, _environ={})
     with console.capture() as captured:
         console.print(drawing)
     return captured.get()
