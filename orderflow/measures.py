@@ -27,6 +27,10 @@ class Lag(msgspec.Struct, frozen=True):
     records: int
     since: float | None
 
+    def seconds(self, now: float) -> float | None:
+        """Tell how long something has waited at a time (in seconds since 1970); None where nothing does."""
+        return None if self.since is None else max(0.0, now - self.since)
+
 
 class Distribution(msgspec.Struct):
     """A histogram: how many values were at most each of the bounds, and above the last; and their sum."""

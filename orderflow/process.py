@@ -32,6 +32,9 @@ EX_CONFIG = 78
 #: Ended at once by a second signal.
 EX_INTERRUPTED = 130
 
+#: The workers, whose heartbeats others read.
+CONSUMER, RELAY = "order-consumer", "outbox-relay"
+
 State = Literal["starting", "running", "waiting", "draining"]
 
 _PR_SET_PDEATHSIG = 1
@@ -113,8 +116,8 @@ class Heartbeat:
 
     def stand_by(self, waits_for: str) -> None:
         """Tell what is waited for, unless another process beats: its counters would jump to and fro."""
-        last = read_heartbeat(self._settings, self._program)
-        if last is None or last.pid == os.getpid() or last.age_s() > self._settings.heartbeat_stale_s:
+        last = fresh_heartbeat(self._settings, self._program)
+        if last is None or last.pid == os.getpid():
             self.stand_in(waits_for)
 
     def stand_in(self, waits_for: str) -> None:
@@ -174,6 +177,12 @@ def read_heartbeat(settings: Settings, program: str) -> Beat | None:
         return msgspec.json.decode((settings.run_dir / f"{program}.json").read_bytes(), type=Beat)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def fresh_heartbeat(settings: Settings, program: str) -> Beat | None:
+    """Read a program's heartbeat; None when it does not beat any more, or never did."""
+    beat = read_heartbeat(settings, program)
+    return None if beat is None or beat.age_s() > settings.heartbeat_stale_s else beat
 
 
 @contextmanager

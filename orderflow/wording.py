@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from enum import EnumType
+from typing import Any, Literal, get_args, get_origin
 
 from orderflow.orders import PRINTABLE
 
@@ -21,6 +23,15 @@ def plain(problem: str) -> str:
     """Put one message in plain words; what is not known here stays as it is."""
     problem = _PATTERN.sub(_expected, problem)
     return problem.replace("`$.", "`").replace("`$`", "the value")
+
+
+def words_of(kind: Any) -> list[str]:
+    """Give the words of a type that is a closed set, in the sequence in which they are declared; else none."""
+    if isinstance(kind, EnumType):
+        return [str(word) for word in list[object](kind)]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [word for inner in get_args(kind) for word in words_of(inner)]
 
 
 def _expected(match: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from orderflow.controls import Verdict
 from orderflow.events import SkipReason
 from orderflow.measures import APPLY_SECONDS, BATCH_RECORDS
-from orderflow.process import Beat, State, read_heartbeat
+from orderflow.process import CONSUMER, RELAY, Beat, State, read_heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from orderflow.settings import Settings
-
-CONSUMER = "order-consumer"
-RELAY = "outbox-relay"
 
 
 class Counted(NamedTuple):
@@ -164,8 +161,7 @@ def _lag_seconds(now: float, beat: Beat | None, *, known: bool) -> Metric:
         "orderflow_lag_seconds", "How long records wait to be applied; 0 where none does.", labels=("partition",)
     )
     for partition, lag in {} if beat is None else beat.lags.items():
-        if lag.since is not None:
-            family.add_metric((str(partition),), max(0.0, now - lag.since))
-        elif known:
-            family.add_metric((str(partition),), 0.0)
+        seconds = lag.seconds(now)
+        if seconds is not None or known:
+            family.add_metric((str(partition),), seconds or 0.0)
     return family

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 import threading
 import uuid
@@ -15,6 +14,7 @@ from msgspec import Meta
 
 from orderflow.errors import InvalidBody
 from orderflow.events import OrderCreated, StatusChanged, now, random_event_id
+from orderflow.idempotency import KEY, KEY_RULE
 from orderflow.orders import (
     JSON_ENCODER,
     Currency,
@@ -39,7 +39,6 @@ CURRENCIES = tuple(Currency)
 Drawn = tuple[int, int, int]
 
 _DRAWN = struct.Struct(">3I")
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class CartItem(Item, frozen=True, forbid_unknown_fields=True):
@@ -159,7 +158,7 @@ def _event_id(route: str, idempotency_key: str | None, request: CreateOrder | Up
     """
     if idempotency_key is None:
         return random_event_id()
-    if not _KEY.fullmatch(idempotency_key):
-        raise InvalidBody("invalid-idempotency-key", "The Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    if not KEY.fullmatch(idempotency_key):
+        raise InvalidBody("invalid-idempotency-key", f"The Idempotency-Key must be {KEY_RULE}.")
     canonical = JSON_ENCODER.encode([route, idempotency_key, request])
     return str(uuid.uuid5(IDEMPOTENCY, canonical.decode()))

@@ -9,9 +9,8 @@ import structlog
 from order_service.waiting import Stopping, TooManyWait, WaitingRoom
 from orderflow.broker import partition_of
 from orderflow.errors import StoreError
-from orderflow.process import read_heartbeat
+from orderflow.process import CONSUMER, fresh_heartbeat
 from orderflow.timeline.fate import APPLIED, Fates
-from orderflow.worker_metrics import CONSUMER
 from orderflow.wsgi.problems import RETRY_AFTER, Kind, Problem
 
 if TYPE_CHECKING:
@@ -94,8 +93,8 @@ class OwnWrites:
 
     def _lag(self, order_id: str) -> int | None:
         """Give how many records of the order's partition are not applied yet; None where nobody knows."""
-        beat = read_heartbeat(self._settings, CONSUMER)
-        if beat is None or beat.age_s() > self._settings.heartbeat_stale_s:
+        beat = fresh_heartbeat(self._settings, CONSUMER)
+        if beat is None:
             return None
         lag = beat.lags.get(partition_of(order_id.encode()))
         return None if lag is None else lag.records

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orderflow.errors import StoreError
-from orderflow.process import read_heartbeat
-from orderflow.worker_metrics import CONSUMER
+from orderflow.process import CONSUMER, fresh_heartbeat
 from orderflow.wsgi.service import NotReady
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ class Readiness:
 
     def check_consumer(self) -> tuple[bool, str]:
         """Degraded while nobody applies what is published, or the consumer waits for something."""
-        beat = read_heartbeat(self._settings, CONSUMER)
-        if beat is None or beat.age_s() > self._settings.heartbeat_stale_s:
+        beat = fresh_heartbeat(self._settings, CONSUMER)
+        if beat is None:
             return False, f"The {CONSUMER} does not beat: what is published is not applied."
         if beat.waits_for is not None or beat.state != "running":
             waits = f", and waits for {beat.waits_for}" if beat.waits_for else ""

@@ -97,9 +97,9 @@ def _steps_drawn(steps: tuple[Step, ...]) -> Table:
     return table
 
 
-def _signed(duration: str) -> str:
+def _signed(told: str) -> str:
     """Write a duration as a difference: the clocks of two machines may disagree."""
-    return duration if not duration or duration.startswith("-") else f"+{duration}"
+    return told if not told or told.startswith("-") else f"+{told}"
 
 
 def _clock(at: datetime | None, before: datetime | None) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from orderflow.alerts.shown import AlertShown, shown
 from orderflow.client import Client
 from orderflow.errors import OrderflowError
-from orderflow.process import Beat, read_heartbeat
+from orderflow.process import CONSUMER, RELAY, Beat, read_heartbeat
 from orderflow.status import Row  # noqa: TC001 (msgspec reads the annotations)
 from orderflow.store.alerts import Alerts
 from orderflow.store.outbox import Outbox
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from orderflow.stack import Stack
 
-CART, CONSUMER, RELAY = "cart-service", "order-consumer", "outbox-relay"
+CART = "cart-service"
 
 #: How long a service may take to answer.
 TIMEOUT_S = 2.0
@@ -167,10 +167,7 @@ class Watch:
             CONSUMER, {"applied": "applied", "duplicate": "duplicates", "skipped.": "skipped"}
         )
         now = time.time()
-        return rates, [
-            Lag(partition, lag.records, None if lag.since is None else max(0.0, now - lag.since))
-            for partition, lag in sorted(beat.lags.items())
-        ]
+        return rates, [Lag(partition, lag.records, lag.seconds(now)) for partition, lag in sorted(beat.lags.items())]
 
     def _look_at_worker(self, program: str, names: Mapping[str, str]) -> tuple[dict[str, float], Beat]:
         """Read a worker's heartbeat. ``names`` says which rate a counter is of; one with a dot, all that begin so."""

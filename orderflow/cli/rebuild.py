@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from orderflow.cli.terminal import JsonOption, StackOption, fail, settings_of, show_json, tidy_up_when_ended
-from orderflow.process import StopFlag, exclusive_lock
+from orderflow.process import CONSUMER, StopFlag, exclusive_lock
 from orderflow.rebuild.rebuild import Rebuild
 from orderflow.rebuild.scratch import from_scratch
 from orderflow.stack import CONF
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
     from orderflow.store.differences import Difference, Differences
 
-CONSUMER = "order-consumer"
 
 #: Examples of each kind of difference.
 EXAMPLES = 5

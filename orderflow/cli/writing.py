@@ -11,8 +11,8 @@ import typer
 from orderflow import orders
 from orderflow.cli.completing import order_ids
 from orderflow.cli.terminal import complain, fail, text_of
-from orderflow.client.requests import KEY, KEY_RULE
 from orderflow.errors import OutcomeUnknown
+from orderflow.idempotency import KEY, KEY_RULE
 from orderflow.process import EX_INTERRUPTED
 from orderflow.wording import plain
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from orderflow.errors import RequestRefused
+from orderflow.idempotency import KEY, KEY_RULE
 from orderflow.orders import JSON_ENCODER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orderflow.client.shapes import Item
-
-#: An Idempotency-Key, as the cart service takes it.
-KEY = re.compile(r"[\x21-\x7e]{1,255}")
-KEY_RULE = "1 to 255 visible ASCII characters"
 
 #: The status of a request that was not sent.
 NOT_SENT = 0

@@ -68,8 +68,11 @@ class Reader:
 
         """
         asked = {"status": status, "before": before, "limit": limit}
-        with self.snapshot() as connection:
-            rows = within(SEARCH_S, connection, _ORDERS, asked, f"To look for orders that are {status}")
+        if status is None:  # The next ones are those that are meant: there is nothing to look for.
+            rows = self.query(_ORDERS, asked)
+        else:
+            with self.snapshot() as connection:
+                rows = within(SEARCH_S, connection, _ORDERS, asked, f"To look for orders that are {status}")
         return [(arrival, OrderRow(*row)) for arrival, *row in rows]
 
     def version(self) -> object:

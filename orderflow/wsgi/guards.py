@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hmac
 import threading
-from enum import EnumType
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import msgspec
 
@@ -14,7 +13,7 @@ from orderflow.errors import InvalidBody, InvalidEvent
 from orderflow.events import text_of
 from orderflow.orders import from_json
 from orderflow.settings import LOOPBACK
-from orderflow.wording import plain, split_path
+from orderflow.wording import plain, split_path, words_of
 from orderflow.wsgi.problems import RETRY_AFTER, Kind, Problem
 
 if TYPE_CHECKING:
@@ -186,8 +185,5 @@ def _wrong_fields(body: bytes, kind: type[Any]) -> dict[str, str]:
 
 def _choices(kind: Any) -> str:
     """List the values of a field that is one of a closed set."""
-    members: list[str] = []
-    for one in (kind, *get_args(kind)):
-        if isinstance(one, EnumType):
-            members += one.__members__.values()
-    return f"; expected one of {', '.join(members)}" if members else ""
+    words = words_of(kind)
+    return f"; expected one of {', '.join(words)}" if words else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from orderflow.idempotency import KEY
 from orderflow.shapes import Schemas
 from orderflow.wsgi import problems
 from orderflow.wsgi.problems import Kind, ProblemDocument
@@ -47,7 +48,7 @@ _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "The same key and body are the same event, however often they are sent.",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "schema": {"type": "string", "pattern": f"^{KEY.pattern}$"},
 }
 
 

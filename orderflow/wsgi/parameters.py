@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from enum import EnumType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, quote
 
 import bottle
 import msgspec
 from msgspec import Meta, inspect
 
-from orderflow.wording import plain
+from orderflow.wording import plain, words_of
 from orderflow.wsgi.problems import Kind, Problem
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def _problem(text: str, field: msgspec.structs.FieldInfo) -> str | None:
 
 def _expected(kind: Any) -> str:
     """Say in words what values a type has; empty where there are no words for it."""
-    if words := _words(kind):
+    if words := words_of(kind):
         return f"one of {', '.join(words)}"
     match inspect.type_info(kind):
         case inspect.Metadata(type=inspect.IntType() as number) | (inspect.IntType() as number):
@@ -108,15 +107,6 @@ def _expected(kind: Any) -> str:
         case inspect.Metadata(type=inspect.FloatType() as number) | (inspect.FloatType() as number):
             return f"a number from {number.ge} to {number.le}"
     return ""
-
-
-def _words(kind: Any) -> list[str]:
-    """Give the words of a closed set, in the sequence in which they are declared."""
-    if isinstance(kind, EnumType):
-        return [str(word) for word in list[object](kind)]
-    if get_origin(kind) is Literal:
-        return list(get_args(kind))
-    return [word for inner in get_args(kind) for word in _words(inner)]
 
 
 def point_to_next(path: str, **query: object) -> None:

@@ -347,7 +347,7 @@ def test_a_key_that_is_none_is_refused_and_nothing_is_sent(server: Script, clien
 
 
 def test_the_rule_for_keys_is_that_of_the_service() -> None:
-    assert requests.KEY.pattern == cart_service.requests._KEY.pattern
+    assert requests.KEY.pattern == cart_service.requests.KEY.pattern
 
 
 def test_what_is_no_text_is_refused_and_nothing_is_sent(server: Script, client: Client) -> None:

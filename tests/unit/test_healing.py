@@ -30,7 +30,6 @@ from tests.support.applied_log import AppliedLog
 from tests.unit.test_projection import changed, created, uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from orderflow.healing.desk import Prepared
@@ -43,18 +42,6 @@ if TYPE_CHECKING:
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "60"))
 
 DESTROYED = created("a", 1)[:40]
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(var_dir=str(tmp_path))
-
-
-@pytest.fixture
-def log(settings: Settings) -> Iterator[AppliedLog]:
-    log = AppliedLog(settings)
-    yield log
-    log.writer.close()
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from orderflow.headers import NO_HEADERS
 from orderflow.measures import Lag
 from orderflow.process import Heartbeat, StopFlag
 from orderflow.records import Record
-from orderflow.settings import Settings
 from orderflow.store.bounded import interrupted_after
 from orderflow.store.sqlite import DatabaseError
 from orderflow.store.writer import Writer
@@ -27,17 +26,12 @@ from tests.unit.test_projection import created
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from orderflow.broker import End
+    from orderflow.settings import Settings
 
 #: Orders whose index has several pages.
 ORDERS = 300
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(var_dir=str(tmp_path))
 
 
 @pytest.fixture

@@ -17,15 +17,14 @@ from order_service.app import make_app
 from orderflow.headers import to_bytes
 from orderflow.settings import Settings
 from orderflow.store.outbox_desk import OutboxDesk
-from tests.support.applied_log import AppliedLog
 from tests.unit.test_projection import changed, created, uuid
 from tests.unit.test_service import TRACEPARENT, Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from orderflow.wsgi.service import Service
+    from tests.support.applied_log import AppliedLog
 
 TOKEN = "s3cret"  # noqa: S105 (a test's)
 
@@ -43,13 +42,6 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def service(settings: Settings) -> Service:
     return make_app(settings)
-
-
-@pytest.fixture
-def log(settings: Settings) -> Iterator[AppliedLog]:
-    log = AppliedLog(settings)
-    yield log
-    log.writer.close()
 
 
 def get(service: Service, path: str = "", **query: object) -> Answer:

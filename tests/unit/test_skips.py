@@ -9,7 +9,6 @@ import pytest
 from orderflow.healing import preview
 from orderflow.healing.desk import HealingDesk
 from orderflow.healing.wishes import Discard
-from orderflow.settings import Settings
 from orderflow.store.reader import Reader
 from orderflow.store.skips import Skips, Wanted
 from orderflow.store.sqlite import Connection
@@ -18,12 +17,8 @@ from tests.support.skips import put, skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(var_dir=str(tmp_path))
+    from orderflow.settings import Settings
 
 
 class Planned(Reader):

@@ -28,25 +28,12 @@ from tests.unit.test_healing import DESTROYED, asked, discard, redrive
 from tests.unit.test_projection import changed, created, event, uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from orderflow.timeline.shown import EventShown
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACED = to_bytes([("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode())])
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(var_dir=str(tmp_path))
-
-
-@pytest.fixture
-def log(settings: Settings) -> Iterator[AppliedLog]:
-    log = AppliedLog(settings)
-    yield log
-    log.writer.close()
 
 
 @pytest.fixture

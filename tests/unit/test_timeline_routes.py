@@ -20,17 +20,16 @@ from orderflow.store import reader
 from orderflow.store.outbox import Outbox
 from orderflow.store.outbox_desk import OutboxDesk
 from orderflow.timeline import gathering
-from tests.support.applied_log import AppliedLog
 from tests.support.waiting import until
 from tests.unit.test_projection import changed, created, uuid
 from tests.unit.test_service import Answer
 from tests.unit.test_skipped_routes import STRANGE, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from orderflow.wsgi.service import Service
+    from tests.support.applied_log import AppliedLog
 
 LONG_S = 20
 
@@ -43,13 +42,6 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def service(settings: Settings) -> Service:
     return make_app(settings)
-
-
-@pytest.fixture
-def log(settings: Settings) -> Iterator[AppliedLog]:
-    log = AppliedLog(settings)
-    yield log
-    log.writer.close()
 
 
 def get(service: Service, target: str) -> Answer:

@@ -12,7 +12,6 @@ import pytest
 
 from order_service.waiting import Stopping, TooManyWait, WaitingRoom
 from orderflow.errors import StoreUnavailable
-from orderflow.settings import Settings
 from orderflow.store.reader import Reader
 from orderflow.timeline.fate import Fate, Fates
 from orderflow.wsgi import draining
@@ -22,26 +21,14 @@ from tests.unit.test_projection import changed, created, uuid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
+    from orderflow.settings import Settings
     from orderflow.timeline.fate import EventName
 
 SEATS = 4
 
 #: Longer than any test waits for what comes.
 LONG_S = 20.0
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(var_dir=str(tmp_path))
-
-
-@pytest.fixture
-def log(settings: Settings) -> Iterator[AppliedLog]:
-    log = AppliedLog(settings)
-    yield log
-    log.writer.close()
 
 
 @pytest.fixture

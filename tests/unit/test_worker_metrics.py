@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(var_dir=str(tmp_path))
-
-
 class Watched:
     """The metrics of the workers, ``later`` seconds from now."""
 

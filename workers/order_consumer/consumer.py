@@ -11,6 +11,7 @@ from order_consumer.lag import LagWatch
 from orderflow.alerts import AlertBook, Cause
 from orderflow.broker import PARTITIONS, Subscription, locate_unreadable, reachable
 from orderflow.errors import BrokerError, LogInDoubt, LogReplaced, Unreadable
+from orderflow.process import CONSUMER
 from orderflow.projection import Projection
 from orderflow.store.rows import PositionRow
 from orderflow.store.sqlite import DatabaseError, is_transient
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
     from orderflow.store.writer import Writer
 
-PROGRAM = "order-consumer"
+PROGRAM = CONSUMER
 
 #: So much longer records are let gather for each record of the batch before: 20 lead to the default's maximum.
 GATHER_S_PER_RECORD = 0.0005

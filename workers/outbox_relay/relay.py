@@ -18,6 +18,7 @@ from orderflow.alerts import Cause
 from orderflow.delays import growing_delays
 from orderflow.errors import BrokerError, Rejected, StoreUnavailable, StoreUncertain, Unacknowledged, Unsent
 from orderflow.messages import Published
+from orderflow.process import RELAY
 from orderflow.topic_wait import wait_for_topic
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from orderflow.worker import Worker
     from outbox_relay.dead_letters import Copier
 
-PROGRAM = "outbox-relay"
+PROGRAM = RELAY
 
 #: Acknowledgements are taken note of at least this often: a commit costs as much as sending dozens of events.
 NOTE_EVERY_S = 0.2
