@@ -174,7 +174,7 @@ _OWNERS = """
 SELECT h.order_id, h.event_id, h.fingerprint
 FROM json_each(?) AS wanted
 JOIN history AS h ON h.order_id = wanted.value AND h.event_id = wanted.key
-WHERE h.outcome != 'duplicate' AND h.reason IS NOT 'event_id_conflict' AND NOT EXISTS (
+WHERE h.outcome != 'duplicate' AND NOT EXISTS ( -- what was discarded in conflict may own the id by now
     SELECT 1 FROM controls AS c
     WHERE c.taken_event_id = h.event_id AND c.order_id = h.order_id AND (c.epoch, c.offset) < (h.epoch, h.offset)
 )

@@ -26,11 +26,19 @@ TAKEN_BEFORE_AN_INTERNAL_ERROR = [
     Say(0, 1, 0, "unknown type"), Act(repair=False), Say(0, 1, 0, "unapplicable"), Say(0, 1, 0),
 ]  # fmt: skip
 
+#: An event is discarded since it has the id that a repair goes by. A second repair in that place goes by another one:
+#: now the discarded event owns the id, and its copy is a duplicate.
+IN_CONFLICT_WITH_WHAT_IS_MENDED_AGAIN = [
+    Say(0, None, 0, "malformed"), Act(repair=True, saying=1, id="an event's"), Say(0, 1, 0), Act(repair=False),
+    Act(repair=True), Say(0, 1, 0),
+]  # fmt: skip
+
 
 @pytest.mark.timeout(SHRINKING_MAX_S)
 @settings(PROFILE, max_examples=50)
 @given(wishes=drawn.wishes, turns=drawn.turns, begin=drawn.begins)
 @example(wishes=TAKEN_BEFORE_AN_INTERNAL_ERROR, turns=[Turn(0, "write")], begin=0)
+@example(wishes=IN_CONFLICT_WITH_WHAT_IS_MENDED_AGAIN, turns=[Turn(0, "read on")], begin=0)
 def test_repairs_come_to_what_the_rules_say(wishes: list[Wish], turns: list[Turn], begin: int) -> None:
     """However the log is cut, interleaved and killed on the way, and when it is rebuilt from what is left of it."""
     check(Author(wishes), turns, begin)
