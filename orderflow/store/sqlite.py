@@ -122,6 +122,7 @@ def open_reader(path: Path, *, busy_timeout_s: float) -> Connection:
         connection = sqlite3.connect(
             uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
         )
+        connection.execute("PRAGMA cache_size = -512")  # 0.5 MiB: a service has one for each of its threads
         found = _version(connection)
     except sqlite3.OperationalError as error:
         raise StoreUnavailable(
