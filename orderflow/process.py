@@ -104,7 +104,6 @@ class Heartbeat:
         self.distributions: dict[str, Distribution] = {}
         self._program = program
         self._started_at = time.time()
-        self._interval_s = settings.heartbeat_interval_s
         self._settings = settings
         self._last: tuple[float, State, str | None] = (0.0, "starting", None)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +134,7 @@ class Heartbeat:
     def _is_due(self, state: State, waits_for: str | None) -> bool:
         now = time.monotonic()
         at, *before = self._last
-        if before == [state, waits_for] and now - at < self._interval_s:
+        if before == [state, waits_for] and now - at < self._settings.heartbeat_interval_s:
             return False
         self._last = (now, state, waits_for)
         return True

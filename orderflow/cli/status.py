@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from enum import IntEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orderflow.cli.terminal import JsonOption, StackOption, clock, show_json, show_table
+from orderflow.cli.terminal import JsonOption, StackOption, clock, show_json, show_table, stack_of
 from orderflow.errors import NoSupervisor
-from orderflow.stack import POLL_S, Stack
+from orderflow.stack import POLL_S
 
 if TYPE_CHECKING:
+    from orderflow.stack import Stack
     from orderflow.status import Row
 
 
@@ -37,7 +37,7 @@ def status(
     $ orderflow status
     $ orderflow status --wait 30 --json
     """
-    opened = Stack.open(stack or Path())
+    opened = stack_of(stack)
     deadline = time.monotonic() + wait
     code, rows, problem = _look(opened)
     while code is not ExitCode.WELL and time.monotonic() < deadline:

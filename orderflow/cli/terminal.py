@@ -51,7 +51,12 @@ def settings_of(directory: Path | None) -> Settings:
     """
     if directory is None and not Path(CONF).exists():
         return Settings.from_env()
-    return Stack.open(directory or Path()).settings
+    return stack_of(directory).settings
+
+
+def stack_of(directory: Path | None) -> Stack:
+    """The stack in a folder that was named, else the one here; `StackError` where there is none."""
+    return Stack.open(directory or Path())
 
 
 def client_of(directory: Path | None) -> Client:

@@ -7,7 +7,6 @@ import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -25,10 +24,10 @@ from orderflow.cli.terminal import (
     in_one_line,
     printable,
     show_json,
+    stack_of,
     tidy_up_when_ended,
 )
 from orderflow.process import EX_INTERRUPTED
-from orderflow.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +75,7 @@ def top(
     live = console.is_terminal and not console.is_dumb_terminal
     single = once or (as_json and not lines) or (not as_json and not live)
     try:
-        with closing(Watch(Stack.open(stack or Path()))) as watch:
+        with closing(Watch(stack_of(stack))) as watch:
             looks = _looks(watch, interval or INTERVAL_S)
             if single:
                 next(looks)

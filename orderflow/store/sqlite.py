@@ -151,12 +151,13 @@ def _make_sure_of(connection: Connection, schema: Schema, path: Path) -> None:
         found = _version(connection)
         if found == schema.version:  # Another process was quicker.
             return
-        if not (found == 0 or schema.migrates or _lacking(schema, found)) or found > schema.version:
+        lacking = _lacking(schema, found)
+        if found > schema.version or not (found == 0 or lacking or schema.migrates):
             raise _incompatible(path, schema, found)
-        if found and schema.migrates:
-            rebuild(connection, statements(schema.script))
+        if lacking:
+            add(connection, statements(schema.script), lacking)
         elif found:
-            add(connection, statements(schema.script), _lacking(schema, found))
+            rebuild(connection, statements(schema.script))
         else:
             for statement in statements(schema.script):
                 connection.execute(statement)

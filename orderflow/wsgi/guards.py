@@ -14,6 +14,7 @@ from orderflow.events import text_of
 from orderflow.orders import from_json
 from orderflow.settings import LOOPBACK
 from orderflow.wording import plain, split_path, words_of
+from orderflow.wsgi.parameters import from_wsgi
 from orderflow.wsgi.problems import RETRY_AFTER, Kind, Problem
 
 if TYPE_CHECKING:
@@ -65,11 +66,9 @@ def check_path(path: str) -> None:
         Problem: 400.
 
     """
-    if path.isascii():
-        return
     try:
-        path.encode("latin-1").decode()  # WSGI hands bytes on as Latin-1.
-    except UnicodeError:
+        from_wsgi(path)
+    except ValueError:
         raise Problem(Kind.BAD_REQUEST, "The path is not text in UTF-8.") from None
 
 

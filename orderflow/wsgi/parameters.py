@@ -32,6 +32,11 @@ SHOWN_MAX = 50
 NAMED_MAX = 20
 
 
+def from_wsgi(given: str) -> str:
+    """Read what WSGI hands on as Latin-1 as the UTF-8 that it must be; `ValueError` where it is not."""
+    return given if given.isascii() else given.encode("latin-1").decode()
+
+
 class NoParameters(msgspec.Struct, frozen=True):
     """What a route takes that declares none."""
 
@@ -51,9 +56,7 @@ class Decoder:
 
         """
         try:
-            # WSGI hands bytes on as Latin-1.
-            text = query if query.isascii() else query.encode("latin-1").decode()
-            pairs = parse_qsl(text, keep_blank_values=True, errors="strict") if text else []
+            pairs = parse_qsl(from_wsgi(query), keep_blank_values=True, errors="strict") if query else []
         except ValueError:
             raise Problem(Kind.INVALID_PARAMETER, "The query is not text in UTF-8.") from None
         given = dict(pairs, **path)

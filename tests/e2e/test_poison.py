@@ -6,7 +6,6 @@ import functools
 import json
 from contextlib import closing
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 from kafka import KafkaProducer
@@ -14,7 +13,7 @@ from kafka import KafkaProducer
 from orderflow.broker import partition_of
 from tests.support import store
 from tests.support.calls import Caller
-from tests.support.messages import NotUtf8
+from tests.support.messages import NotUtf8, changed, created
 from tests.support.stacks import running
 from tests.support.waiting import until
 
@@ -37,19 +36,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def producer(stack: Stack) -> Iterator[KafkaProducer]:
     with closing(KafkaProducer(bootstrap_servers=stack.settings.bootstrap, acks="all")) as producer:
         yield producer
-
-
-def created(order_id: str) -> dict[str, object]:
-    order = {
-        "orderId": order_id, "customerId": "c", "orderDate": "2026-01-02T03:04:05Z", "totalAmount": 20.5,
-        "items": [{"itemId": "i", "quantity": 2, "price": 10.25}], "currency": "EUR", "status": "new",
-    }  # fmt: skip
-    return {"type": "order.created", "order_id": order_id, "event_id": str(uuid4()), "order": order}
-
-
-def changed(order_id: str, status: str = "shipped", **change: object) -> dict[str, object]:
-    event = {"type": "order.status_changed", "order_id": order_id, "event_id": str(uuid4()), "status": status}
-    return event | change
 
 
 def raw(event: object) -> bytes:

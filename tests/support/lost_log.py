@@ -29,7 +29,7 @@ from orderflow.settings import Settings, inherited
 from orderflow.stack import free_ports, project_file
 from tests.support import store
 from tests.support.broker import _running
-from tests.support.messages import admin, produce
+from tests.support.messages import admin, changed, created, produce
 from tests.support.raw_batches import Segment
 from tests.support.topic import TopicReader, TopicRecord
 from tests.support.waiting import is_alive, until
@@ -330,20 +330,7 @@ def beside(order_id: str, number: int) -> list[str]:
 
 
 def _record(order_id: str, status: str | None) -> dict[str, bytes]:
-    event: dict[str, Any] = {"order_id": order_id, "event_id": str(uuid.uuid4())}
-    if status is None:
-        order = {
-            "orderId": order_id,
-            "customerId": "c-1",
-            "orderDate": "2026-11-22T22:27:34Z",
-            "items": [{"itemId": "tea", "quantity": 3, "price": 4.50}],
-            "totalAmount": 13.50,
-            "currency": "EUR",
-            "status": "new",
-        }
-        event |= {"type": "order.created", "order": order}
-    else:
-        event |= {"type": "order.status_changed", "status": status}
+    event = created(order_id) if status is None else changed(order_id, status)
     return {"key": order_id.encode(), "value": json.dumps(event).encode()}
 
 

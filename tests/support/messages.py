@@ -17,10 +17,26 @@ if TYPE_CHECKING:
     from orderflow.settings import Settings
 
 
+def created(order_id: str, **change: object) -> dict[str, Any]:
+    """A create as it is on the wire, with an event id of its own where ``change`` has none."""
+    order = {
+        "orderId": order_id, "customerId": "c", "orderDate": "2026-01-02T03:04:05Z", "totalAmount": 20.5,
+        "items": [{"itemId": "i", "quantity": 2, "price": 10.25}], "currency": "EUR", "status": "new",
+    }  # fmt: skip
+    event = {"type": "order.created", "order_id": order_id, "event_id": str(uuid.uuid4()), "order": order}
+    return event | change
+
+
+def changed(order_id: str, status: str = "shipped", **change: object) -> dict[str, Any]:
+    """A status update as it is on the wire; its event id as above."""
+    event = {"type": "order.status_changed", "order_id": order_id, "event_id": str(uuid.uuid4()), "status": status}
+    return event | change
+
+
 def message(order_id: str, status: str = "pending", *, padding: int = 0) -> Message:
     """A status update, as the cart service would hand it to the publisher."""
-    event_id = str(uuid.uuid4())
-    event = {"type": "order.status_changed", "order_id": order_id, "event_id": event_id, "status": status}
+    event = changed(order_id, status)
+    event_id = event["event_id"]
     value = json.dumps(event).encode() + b" " * padding
     return Message(order_id.encode(), value, (("ce_id", event_id.encode()),), order_id, event_id)
 

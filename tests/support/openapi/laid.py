@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orderflow.alerts import Cause
 from orderflow.broker.raw import RawProducer, RawRecord
 from orderflow.store.alerts import Alerts, Opening
+from tests.support.messages import changed, created
 from tests.support.outage import ask
 from tests.support.waiting import until
 
@@ -49,15 +50,15 @@ ANOTHER_VERSIONS = "of_another_version"
 
 
 def described_with(document: dict[str, Any], examples: Examples) -> dict[str, Any]:
-    """Put the examples into a description, in place of its own."""
+    """Put the examples of its operations into a description, in place of its own."""
     operations = {
         operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
     }
-    for name, offered in examples.items():
+    for name in examples.keys() & operations.keys():
         places = {parameter["name"]: parameter for parameter in operations[name]["parameters"]}
         for content in operations[name].get("requestBody", {}).get("content", {}).values():
             places[BODY] = content
-        for where, values in offered.items():
+        for where, values in examples[name].items():
             places[where]["examples"] = {f"laid{number}": {"value": value} for number, value in enumerate(values)}
     return document
 
@@ -70,8 +71,8 @@ def laid(stack: Stack) -> Iterator[Examples]:
     nothings = [f"nothing-{run}-{number}" for number in range(SKIPPED_ORDERS)]
     records = [
         _record(_create(order)),
-        *(_record(_create(twin) | {"event_id": _id("twins", run)}) for twin in twins),
-        *(_record(_update(nothing)) for nothing in nothings),
+        *(_record(created(twin, event_id=_id("twins", run))) for twin in twins),
+        *(_record(changed(nothing, event_id=_id(nothing))) for nothing in nothings),
         *(RawRecord(b"{", nothing.encode()) for nothing in nothings),
     ]
     with RawProducer(stack.settings) as producer:
@@ -163,20 +164,7 @@ def _id(*of: str) -> str:
 
 
 def _create(order_id: str) -> dict[str, Any]:
-    order = {
-        "orderId": order_id,
-        "customerId": "customer-1",
-        "orderDate": "2026-01-02T03:04:05Z",
-        "items": [{"itemId": "item-1", "quantity": 2, "price": 4.5}],
-        "totalAmount": 9,
-        "currency": "EUR",
-        "status": "new",
-    }
-    return {"type": "order.created", "order_id": order_id, "event_id": _id(order_id), "order": order}
-
-
-def _update(order_id: str) -> dict[str, Any]:
-    return {"type": "order.status_changed", "order_id": order_id, "event_id": _id(order_id), "status": "shipped"}
+    return created(order_id, event_id=_id(order_id))
 
 
 def _record(event: dict[str, Any]) -> RawRecord:

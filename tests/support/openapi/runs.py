@@ -93,9 +93,7 @@ def run(  # noqa: PLR0913 (what is the same in all runs is no parameter)
     """
     description, report, seen = (folder / f"{port}-{name}.json" for name in ("description", "report", "seen"))
     document = ask(port, "/openapi.json")
-    offered = {operation["operationId"] for path in document["paths"].values() for operation in path.values()}
-    own = {name: values for name, values in (laid or {}).items() if name in offered}
-    description.write_text(json.dumps(described_with(document, own)), encoding="utf-8")
+    description.write_text(json.dumps(described_with(document, laid or {})), encoding="utf-8")
     seed = os.environ.get("SCHEMATHESIS_SEED")
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", str(description),
